@@ -1,0 +1,35 @@
+//! The command line: clap types only. Each command's arguments stand in `commands/<verb>.rs`
+//! beside what it does; their doc comments are the manual.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+
+/// A crash-dump toolkit for Linux on x86-64.
+#[derive(Parser, Debug)]
+#[command(name = "kdump-rs", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs, in the order of a crash's life.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Load the capture kernel, so that the next panic is dumped
+    Arm(commands::arm::Args),
+    /// Unload the capture kernel
+    Disarm(commands::disarm::Args),
+    /// Say what is armed, and whether it still fits
+    Status(commands::status::Args),
+    /// Boot a kernel in QEMU, panic it, capture and analyze: proof before production
+    Rehearse(commands::rehearse::Args),
+    /// Write a filtered, compressed dump from /proc/vmcore or from an existing dump
+    Capture(commands::capture::Args),
+    /// Say what happened: one page of post-mortem, or a view
+    Analyze(commands::analyze::Args),
+    /// First program of the guest that `rehearse` boots; of no use elsewhere
+    #[command(hide = true)]
+    RehearseGuest(commands::rehearse_guest::Args),
+}

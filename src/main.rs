@@ -1,0 +1,14 @@
+//! `kdump-rs` turns command lines into calls of the stages: loader, capture, analyze, rehearse.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod exit;
+
+use clap::Parser as _;
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::Cli::parse();
+    exit::report(commands::run(cli.command))
+}

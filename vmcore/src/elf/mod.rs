@@ -1,0 +1,3 @@
+//! ELF cores: the structures, reading and writing.
+
+pub mod defs;
