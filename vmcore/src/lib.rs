@@ -1,7 +1,34 @@
 //! `kdump-vmcore` turns dump files into memory, names and types you can read, and back.
+//!
+//! [`PhysMem`] is the centre: read bytes at a physical address. Dump files implement it
+//! ([`Dump`]), literals implement it in tests, and everything in capture and analyze is generic
+//! over it. On top stand [`AddressSpace`] (virtual to physical), [`VmcoreInfo`], and what the
+//! kernel carries about itself: [`Symbols`] from kallsyms, [`Btf`] types.
+//!
+//! Everything read from a dump is hostile: counts are checked before allocating, chains are
+//! bounded, and a wrong number is an error with its place. May use `kdump-arch-x86` only.
 #![cfg_attr(not(feature = "std"), no_std)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 extern crate alloc;
 
+pub mod btf;
+#[cfg(feature = "std")]
+pub mod dump;
 pub mod elf;
+#[cfg(feature = "std")]
+pub mod file;
+pub mod kallsyms;
+pub mod kdump;
+pub mod mem;
+pub mod notes;
+pub mod space;
+pub mod vmcoreinfo;
+
+pub use btf::Btf;
+#[cfg(feature = "std")]
+pub use dump::{Dump, Format, OpenError};
+pub use kallsyms::Symbols;
+pub use mem::{PhysMem, ReadError};
+pub use space::{AddressSpace, KernelMem};
+pub use vmcoreinfo::VmcoreInfo;

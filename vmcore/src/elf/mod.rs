@@ -1,3 +1,5 @@
-//! ELF cores: the structures, reading and writing.
+//! ELF cores: the structures, and reading them.
 
 pub mod defs;
+#[cfg(feature = "std")]
+pub mod read;

@@ -1,0 +1,242 @@
+//! Reading an ELF core: which bytes of the file are which physical memory.
+//!
+//! Source: System V gABI chapter 5; fs/proc/vmcore.c for the kernel's, and makedumpfile's habits
+//! for filtered ones (`p_filesz < p_memsz`: the rest was excluded).
+
+use std::vec::Vec;
+
+use goblin::container::{Container, Ctx};
+use goblin::elf::{Elf, ProgramHeader};
+use goblin::error::Error as GoblinError;
+use kdump_arch_x86::{PhysAddr, PhysRange, VirtAddr};
+
+use crate::elf::defs::{EM_X86_64, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE};
+use crate::file::DumpFile;
+use crate::mem::{PhysMem, ReadError};
+
+/// A file that looks like ELF but is not a core this program reads.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ELF header does not parse.
+    #[error("damaged ELF header: {0}")]
+    Header(#[source] GoblinError),
+    /// Another kind of ELF file.
+    #[error("an ELF file, but not a core: e_type is {e_type} ({}), not 4", goblin::elf::header::et_to_str(*e_type))]
+    NotACore {
+        /// What it says it is.
+        e_type: u16,
+    },
+    /// Another machine's core.
+    #[error(
+        "a core of another machine: class {class}, e_machine {e_machine}; only x86-64 (class 2, 62) is read"
+    )]
+    WrongMachine {
+        /// 1 for 32 bits, 2 for 64.
+        class: u8,
+        /// Number of the machine.
+        e_machine: u16,
+    },
+    /// No memory in it.
+    #[error("an ELF core without any PT_LOAD: it holds no memory")]
+    NoMemory,
+    /// The headers themselves cannot be read.
+    #[error("its program headers cannot be read: {0}")]
+    Read(#[source] ReadError),
+}
+
+/// One PT_LOAD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Physical addresses it describes.
+    pub phys: PhysRange,
+    /// Kernel virtual address of its first byte, as whoever wrote the dump believed.
+    pub virt: VirtAddr,
+    /// Where its bytes are in the file.
+    pub offset: u64,
+    /// How many bytes the file holds; the rest of `phys` was excluded.
+    pub file_size: u64,
+}
+
+/// An ELF core's memory.
+#[derive(Debug)]
+pub struct ElfCore {
+    file: DumpFile,
+    /// Sorted by physical address, without overlap.
+    loads: Vec<Load>,
+    /// The PT_LOADs as the file has them.
+    headers: Vec<Load>,
+    notes: Vec<u8>,
+}
+
+/// Notes larger than this are not read: 8192 CPUs' registers and VMCOREINFO are 3 MB, device dumps
+/// come first and can be larger.
+const NOTES_MAX: u64 = 256 << 20;
+
+impl ElfCore {
+    /// Reads the headers and notes.
+    ///
+    /// # Errors
+    /// If it is not an x86-64 core with memory in it.
+    pub fn open(file: DumpFile) -> Result<Self, Error> {
+        let mut head = vec![0; usize::try_from(file.len().min(64)).unwrap_or(64)];
+        file.read_at(0, &mut head).map_err(Error::Read)?;
+        let header = Elf::parse_header(&head).map_err(Error::Header)?;
+        if header.e_type != ET_CORE {
+            return Err(Error::NotACore { e_type: header.e_type });
+        }
+        let class = header.e_ident[4];
+        if header.e_machine != EM_X86_64 || class != 2 || header.e_ident[5] != 1 {
+            return Err(Error::WrongMachine { class, e_machine: header.e_machine });
+        }
+        let count = match header.e_phnum {
+            PN_XNUM => extended_phnum(&file, header.e_shoff)?,
+            n => u64::from(n),
+        };
+        // QEMU 7.2 writes e_ehsize 8; e_phentsize is right, and 56 is what any reader can parse.
+        let table = file.read_vec(header.e_phoff, count * 56).map_err(Error::Read)?;
+        let ctx = Ctx::new(Container::Big, goblin::container::Endian::Little);
+        let phdrs = ProgramHeader::parse(&table, 0, table.len() / 56, ctx).map_err(Error::Header)?;
+
+        let mut notes = Vec::new();
+        let mut headers = Vec::new();
+        for ph in phdrs {
+            match ph.p_type {
+                PT_NOTE if ph.p_filesz <= NOTES_MAX => {
+                    // A cut note segment still begins with whole notes.
+                    let have = ph.p_filesz.min(file.len().saturating_sub(ph.p_offset));
+                    notes.extend(file.read_vec(ph.p_offset, have).unwrap_or_default());
+                }
+                // QEMU marks a memory block that is not in the file by offset -1.
+                PT_LOAD if ph.p_offset != u64::MAX => {
+                    let Some(phys) = PhysRange::from_len(ph.p_paddr, ph.p_memsz.max(ph.p_filesz)) else {
+                        continue;
+                    };
+                    headers.push(Load {
+                        phys,
+                        virt: VirtAddr(ph.p_vaddr),
+                        offset: ph.p_offset,
+                        file_size: ph.p_filesz,
+                    });
+                }
+                _ => {}
+            }
+        }
+        let loads = without_overlaps(&headers);
+        if loads.is_empty() {
+            return Err(Error::NoMemory);
+        }
+        Ok(Self { file, loads, headers, notes })
+    }
+
+    /// The PT_LOADs as the file has them, in file order.
+    #[must_use]
+    pub fn headers(&self) -> &[Load] {
+        &self.headers
+    }
+
+    /// The bytes of all PT_NOTE segments.
+    #[must_use]
+    pub fn notes(&self) -> &[u8] {
+        &self.notes
+    }
+
+    /// Physical ranges the core describes, sorted, without overlap.
+    pub fn ranges(&self) -> impl Iterator<Item = PhysRange> {
+        self.loads.iter().map(|l| l.phys)
+    }
+
+    /// Finds the load and how many bytes the file holds from `at` on.
+    fn locate(&self, at: PhysAddr) -> Result<(u64, u64), ReadError> {
+        let i = self.loads.partition_point(|l| l.phys.end() <= at);
+        let load =
+            self.loads.get(i).filter(|l| l.phys.contains(at)).ok_or(ReadError::NotInDump { phys: at })?;
+        let inside = at.0 - load.phys.start().0;
+        if inside >= load.file_size {
+            return Err(ReadError::Excluded { pfn: at.pfn() });
+        }
+        let offset = load
+            .offset
+            .checked_add(inside)
+            .ok_or(ReadError::Corrupt { what: "PT_LOAD passes 2^64", at: load.offset })?;
+        Ok((offset, load.file_size - inside))
+    }
+}
+
+impl PhysMem for ElfCore {
+    fn read(&self, at: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        let mut done = 0;
+        while done < buf.len() {
+            let here = at.checked_add(done as u64).ok_or(ReadError::NotInDump { phys: at })?;
+            let (offset, have) = self.locate(here)?;
+            let n = usize::try_from(have).unwrap_or(usize::MAX).min(buf.len() - done);
+            self.file.read_at(offset, &mut buf[done..done + n])?;
+            done += n;
+        }
+        Ok(())
+    }
+
+    fn borrow(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
+        let (offset, have) = self.locate(at).ok()?;
+        (have >= len as u64).then(|| self.file.borrow(offset, len))?
+    }
+}
+
+/// With 65535 or more segments the count is `sh_info` of section header 0 (bytes 44 to 47).
+fn extended_phnum(file: &DumpFile, e_shoff: u64) -> Result<u64, Error> {
+    let at =
+        e_shoff.checked_add(44).ok_or(Error::Read(ReadError::Corrupt { what: "e_shoff", at: e_shoff }))?;
+    let mut b = [0; 4];
+    file.read_at(at, &mut b).map_err(Error::Read)?;
+    Ok(u64::from(u32::from_le_bytes(b)))
+}
+
+/// The kernel text's PT_LOAD repeats a piece of a RAM range: each byte is kept once.
+fn without_overlaps(headers: &[Load]) -> Vec<Load> {
+    let mut sorted: Vec<Load> = headers.iter().copied().filter(|l| !l.phys.is_empty()).collect();
+    sorted.sort_by_key(|l| (l.phys.start(), core::cmp::Reverse(l.phys.end())));
+    let mut out: Vec<Load> = Vec::with_capacity(sorted.len());
+    for mut load in sorted {
+        if let Some(covered) = out.last().map(|l| l.phys.end()).filter(|&end| end > load.phys.start()) {
+            let Some(rest) = PhysRange::try_new(covered.0, load.phys.end().0).filter(|r| !r.is_empty())
+            else {
+                continue;
+            };
+            let skipped = covered.0 - load.phys.start().0;
+            load = Load {
+                phys: rest,
+                virt: load.virt.wrapping_add(skipped),
+                offset: load.offset.saturating_add(skipped),
+                file_size: load.file_size.saturating_sub(skipped),
+            };
+        }
+        out.push(load);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(start: u64, end: u64, offset: u64, file_size: u64) -> Load {
+        Load { phys: PhysRange::new(start, end), virt: VirtAddr(0), offset, file_size }
+    }
+
+    #[test]
+    fn the_text_segment_repeats_ram_and_is_dropped() {
+        let ram = load(0x10_0000, 0x20_0000, 0x1000, 0x10_0000);
+        let text = load(0x12_0000, 0x13_0000, 0x90_0000, 0x1_0000);
+        assert_eq!(without_overlaps(&[text, ram]), [ram]);
+    }
+
+    #[test]
+    fn a_partial_overlap_keeps_its_tail() {
+        let a = load(0, 0x2000, 0, 0x2000);
+        let b = load(0x1000, 0x4000, 0x8000, 0x2000);
+        let kept = without_overlaps(&[a, b]);
+        assert_eq!(
+            (kept[1].phys, kept[1].offset, kept[1].file_size),
+            (PhysRange::new(0x2000, 0x4000), 0x9000, 0x1000)
+        );
+    }
+}

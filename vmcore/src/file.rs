@@ -1,0 +1,116 @@
+//! A dump file's bytes: mapped where that is safe and cheap, read piecewise where not.
+//!
+//! UNSAFETY: mapping a file is unsafe in Rust, since somebody may shorten or change it while it
+//! is mapped. This is the one module that does it.
+#![expect(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use crate::mem::ReadError;
+
+/// An open file to read at offsets, from any number of threads.
+#[derive(Debug)]
+pub struct DumpFile {
+    file: File,
+    map: Option<Mmap>,
+    len: u64,
+}
+
+/// statfs magic of procfs (include/uapi/linux/magic.h, `PROC_SUPER_MAGIC`).
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+impl DumpFile {
+    /// Opens `path`.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; a directory is an error too.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let meta = file.metadata()?;
+        if meta.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if meta.file_type().is_char_device() || meta.file_type().is_fifo() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "is a stream; a dump is read at offsets",
+            ));
+        }
+        let len = if meta.file_type().is_block_device() {
+            io::Seek::seek(&mut (&file), io::SeekFrom::End(0))?
+        } else {
+            meta.len()
+        };
+        // Mapping all of /proc/vmcore would cost page tables for the whole machine's memory.
+        let in_proc = rustix::fs::fstatfs(&file).is_ok_and(|s| s.f_type as i64 == PROC_SUPER_MAGIC);
+        let map = if len > 0 && !in_proc && meta.is_file() {
+            // SAFETY: the map is only read. A file shortened meanwhile ends the process by SIGBUS, which a
+            // dump being analyzed is not expected to suffer and which harms nothing but this process; a
+            // file changed meanwhile yields other bytes, and all bytes are checked as hostile anyway.
+            unsafe { Mmap::map(&file) }.ok()
+        } else {
+            None
+        };
+        Ok(Self { file, map, len })
+    }
+
+    /// Bytes in the file.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the file is empty.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes at `offset`, if the file is mapped and has them all.
+    #[must_use]
+    pub fn borrow(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.map.as_ref()?.get(start..start.checked_add(len)?)
+    }
+
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// `Truncated` where the file ends before; `Io` where reading fails.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.len) {
+            return Err(ReadError::Truncated { at: self.len.max(offset) });
+        }
+        if let Some(bytes) = self.borrow(offset, buf.len()) {
+            buf.copy_from_slice(bytes);
+            return Ok(());
+        }
+        self.file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => ReadError::Truncated { at: offset },
+            _ => ReadError::Io { at: offset, errno: e.raw_os_error().unwrap_or(0) },
+        })
+    }
+
+    /// Reads `len` bytes into a vector. Nothing is allocated that the file does not hold.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub fn read_vec(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+        let end =
+            offset.checked_add(len).ok_or(ReadError::Corrupt { what: "offset passes 2^64", at: offset })?;
+        if end > self.len {
+            return Err(ReadError::Truncated { at: self.len });
+        }
+        let n = usize::try_from(len)
+            .map_err(|_| ReadError::Corrupt { what: "length passes memory", at: offset })?;
+        let mut out = vec![0; n];
+        self.read_at(offset, &mut out)?;
+        Ok(out)
+    }
+}

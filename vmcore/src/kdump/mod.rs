@@ -1,0 +1,4 @@
+//! kdump-compressed files ("diskdump"): the structures, reading and writing.
+
+#[cfg(feature = "std")]
+pub mod read;
