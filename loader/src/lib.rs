@@ -1,1 +1,9 @@
-//! x
+//! `kdump-loader` turns this machine and a kernel image into a [`plan::LoadPlan`], and the plan into the system call.
+//!
+//! May use `kdump-panic-kernel`, `kdump-vmcore` (ELF definitions) and `kdump-arch-x86`. Parsers
+//! take bytes; [`machine`] alone reads the running system; [`plan`] is pure; [`syscall`] performs.
+
+
+pub mod bzimage;
+pub mod cpio;
+pub mod modules;

@@ -1,0 +1,1 @@
+//! Drivers between a directory and its disk.
