@@ -1,0 +1,41 @@
+# make demo       a real kernel panics in QEMU; ends in its post-mortem
+# make test       everything: lints, docs, all tests, the full cycle on three kernels
+# make test-unit  tests that need neither root, network nor QEMU
+# make bench      our times beside the peers'
+
+CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kdump-rs
+RELEASE := target/x86_64-unknown-linux-gnu/release
+KERNELS := 6.1 6.12 7.3
+
+.PHONY: demo test test-unit bench setup release clean
+
+demo: setup
+	scripts/fetch-kernel.sh 6.12
+	$(MAKE) release
+	$(RELEASE)/kdump-rs rehearse --kernel $(CACHE)/kernels/6.12/vmlinuz
+
+# One release build serves the lints' dependencies, the unit tests and the guests.
+test: setup
+	scripts/fetch-kernel.sh $(KERNELS)
+	scripts/setup-oracle.sh
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
+	KDUMP_RS_CYCLE=1 cargo test --release --locked --workspace
+
+test-unit:
+	cargo test --workspace
+
+bench: setup release
+	scripts/fetch-kernel.sh 6.12
+	scripts/bench.sh
+
+setup:
+	scripts/setup.sh
+
+release:
+	cargo build --release --locked
+
+clean:
+	cargo clean
+	rm -rf kdump-rehearsal

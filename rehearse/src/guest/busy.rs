@@ -1,0 +1,160 @@
+//! A little life for the guest: processes with names to recognise, memory of every kind a dump
+//! level tells apart.
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
+
+use super::{Failure, because};
+use crate::disk::MOUNT_POINT;
+
+/// Anonymous memory of the holder, in bytes: a quarter noise, a quarter zero-filled, half text.
+const HELD: usize = 32 << 20;
+/// Page cache of a file on the disk.
+const CACHED: usize = 16 << 20;
+/// Files on tmpfs: page cache too, but with no disk behind it.
+const SHARED: usize = 8 << 20;
+
+/// What a process of the guest does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Sleeps.
+    Sleeper,
+    /// Keeps a CPU busy in user mode.
+    Burner,
+    /// Holds anonymous memory.
+    Holder,
+    /// Writes `c` to /proc/sysrq-trigger.
+    Crasher,
+}
+
+impl Role {
+    const ALL: [Self; 4] = [Self::Sleeper, Self::Burner, Self::Holder, Self::Crasher];
+
+    /// The task's name in the dump.
+    #[must_use]
+    pub fn comm(self) -> &'static str {
+        match self {
+            Self::Sleeper => "kdump-sleeper",
+            Self::Burner => "kdump-burner",
+            Self::Holder => "kdump-holder",
+            Self::Crasher => "kdump-crasher",
+        }
+    }
+}
+
+/// A role that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no role in a rehearsal")]
+pub struct UnknownRole(String);
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        Self::ALL.into_iter().find(|r| r.comm() == text).ok_or_else(|| UnknownRole(text.to_owned()))
+    }
+}
+
+/// Fills page cache and tmpfs, and starts the processes that do not take CPU time.
+pub(super) fn populate() -> Result<(), Failure> {
+    let cached = Path::new(MOUNT_POINT).join("spool");
+    fs::create_dir_all(&cached).map_err(because("cannot create the spool directory"))?;
+    for (path, bytes) in [(cached.join("ballast"), CACHED), (Path::new("/run/ballast").to_owned(), SHARED)] {
+        let mut content = vec![0; bytes];
+        fill(&mut content, bytes as u64);
+        let mut file = File::create(&path).map_err(because("cannot create ballast"))?;
+        file.write_all(&content).map_err(because("cannot write ballast"))?;
+        file.sync_all().map_err(because("cannot sync ballast"))?;
+    }
+    for role in [Role::Sleeper, Role::Sleeper, Role::Sleeper, Role::Holder] {
+        start(role)?;
+    }
+    Ok(())
+}
+
+/// Starts a process in a role, and waits until it has begun.
+pub(super) fn start(role: Role) -> Result<(), Failure> {
+    let mut child = Command::new("/proc/self/exe")
+        .args(["rehearse-guest", "--be", role.comm()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(because(&format!("cannot start {}", role.comm())))?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out).read_line(&mut line).map_err(because(role.comm()))?;
+    }
+    if line.is_empty() { Err(format!("{} ended at once", role.comm())) } else { Ok(()) }
+}
+
+/// Plays a role; returns only where that fails.
+pub(super) fn be(role: Role) -> Result<(), Failure> {
+    // The task's name: what prctl(PR_SET_NAME) sets.
+    fs::write("/proc/self/comm", role.comm()).map_err(because("cannot set the task's name"))?;
+    let mut held = Vec::new();
+    if role == Role::Holder {
+        held.resize(HELD, 0);
+        fill(&mut held, 1);
+    }
+    println!("ready");
+    match role {
+        Role::Crasher => fs::write("/proc/sysrq-trigger", "c").map_err(because("cannot crash")),
+        Role::Burner => loop {
+            black_box(());
+        },
+        Role::Sleeper | Role::Holder => loop {
+            thread::sleep(Duration::from_secs(3600));
+            black_box(&held);
+        },
+    }
+}
+
+/// Fills memory as real memory is filled: a quarter noise (xorshift), a quarter zeros, half text.
+fn fill(memory: &mut [u8], seed: u64) {
+    let quarter = memory.len() / 4;
+    let (noise, rest) = memory.split_at_mut(quarter);
+    let mut x = seed | 1;
+    for word in noise.chunks_mut(8) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        word.copy_from_slice(&x.to_le_bytes()[..word.len()]);
+    }
+    let (zeros, text) = rest.split_at_mut(quarter);
+    // Written, so that each page is there, though the kernel gave it zeroed.
+    zeros.fill(0);
+    for (i, line) in text.chunks_mut(64).enumerate() {
+        let words = format!("{i:>12} the quick brown fox jumps over the lazy dog, says kdump");
+        let bytes = words.as_bytes().get(..line.len()).unwrap_or(words.as_bytes());
+        line[..bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn task_names_fit_the_kernel_and_name_their_role() {
+        for role in Role::ALL {
+            assert!(role.comm().len() < 16); // TASK_COMM_LEN, NUL included
+            assert_eq!(role.comm().parse::<Role>().unwrap(), role);
+        }
+        assert!("init".parse::<Role>().is_err());
+    }
+
+    #[test]
+    fn held_memory_is_noise_zeros_and_text() {
+        let mut memory = vec![0xff; 4 << 12];
+        fill(&mut memory, 7);
+        assert!(memory[..4096].iter().filter(|&&b| b == 0).count() < 100);
+        assert!(memory[4096..8192].iter().all(|&b| b == 0));
+        assert!(memory[8192..].windows(9).any(|w| w == b"brown fox"));
+    }
+}

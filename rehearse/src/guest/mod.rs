@@ -1,0 +1,179 @@
+//! PID 1 of the production guest: makes a small machine that has something to lose, arms it with
+//! `kdump-rs arm` as an administrator would, and crashes it.
+//!
+//! Its progress goes through the kernel log to the console, so the dump's log ends with it.
+//! Whatever fails is said there and resets the guest; the host reads it in [`crate::phase`].
+//! Everything here refuses to run anywhere but in such a guest.
+
+mod busy;
+mod disk;
+mod orders;
+
+use std::ffi::CStr;
+use std::fmt::Display;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kdump_loader::modules::Tree;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, init_module, reboot, sethostname, uname};
+
+use crate::initramfs::{GUEST_MODULES, KDUMP_RS};
+use crate::phase::GUEST_PREFIX;
+
+pub use busy::Role;
+pub use orders::Orders;
+
+/// Why the guest stops before its crash; text, since all that reads it is a console.
+type Failure = String;
+
+/// What a rehearsal's guest has on its kernel command line, and no other machine.
+const MARK: &str = " -- rehearse-guest";
+
+/// How long a crashed kernel may take to be gone.
+const CRASH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Lets the serial port drain before a reset.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// Not in a guest of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("this runs only inside the guest that `kdump-rs rehearse` boots")]
+pub struct NotAGuest;
+
+/// Runs as PID 1, and does not return; in any other process it is refused.
+///
+/// # Errors
+/// [`NotAGuest`].
+pub fn run() -> Result<(), NotAGuest> {
+    if std::process::id() != 1 || !Path::new(Orders::PATH).exists() {
+        return Err(NotAGuest);
+    }
+    if let Err(why) = live() {
+        say(&format!("failed: {why}"));
+    }
+    thread::sleep(DRAIN);
+    loop {
+        // Fails only without CAP_SYS_BOOT; PID 1 must not return in any case.
+        let _ = reboot(RebootCommand::Restart);
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Runs as one of the processes that PID 1 starts.
+///
+/// # Errors
+/// [`NotAGuest`].
+pub fn run_as(role: Role) -> Result<(), NotAGuest> {
+    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if !cmdline.contains(MARK) || !Path::new(Orders::PATH).exists() {
+        return Err(NotAGuest);
+    }
+    if let Err(why) = busy::be(role) {
+        say(&format!("{}: {why}", role.comm()));
+    }
+    Ok(())
+}
+
+fn live() -> Result<(), Failure> {
+    mount_virtual()?;
+    say("up");
+    let orders = phase("prepare", || {
+        let orders = Orders::read()?;
+        sethostname(b"kdump-rehearsal").map_err(because("cannot set the host name"))?;
+        load_modules()?;
+        disk::mount_by_uuid()?;
+        busy::populate()?;
+        Ok(orders)
+    })?;
+    phase("arm", || {
+        kdump_rs("arm", &orders.arm)?;
+        kdump_rs("status", &[])
+    })?;
+    busy::start(Role::Burner)?;
+    say(&format!("crash {}", orders.crash));
+    busy::start(match orders.crash {
+        crate::Crash::Sysrq => Role::Crasher,
+    })?;
+    thread::sleep(CRASH_LIMIT);
+    Err(format!("the kernel runs on, {} s after the crash was asked for", CRASH_LIMIT.as_secs()))
+}
+
+/// Says how long a phase took, when it has succeeded.
+fn phase<T>(name: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let start = Instant::now();
+    let done = work()?;
+    say(&format!("phase {name} {} ms", start.elapsed().as_millis()));
+    Ok(done)
+}
+
+fn mount_virtual() -> Result<(), Failure> {
+    let none = MountFlags::NOSUID | MountFlags::NOEXEC;
+    for (kind, target, flags) in [
+        ("devtmpfs", "/dev", MountFlags::NOSUID),
+        ("proc", "/proc", none | MountFlags::NODEV),
+        ("sysfs", "/sys", none | MountFlags::NODEV),
+        ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV),
+        ("tmpfs", "/tmp", MountFlags::NOSUID | MountFlags::NODEV),
+    ] {
+        mount(kind, target, kind, flags, None::<&CStr>)
+            .map_err(because(&format!("cannot mount {kind} on {target}")))?;
+    }
+    // Tells about lockdown, where the kernel has it.
+    let _ = mount("securityfs", "/sys/kernel/security", "securityfs", none, None::<&CStr>);
+    Ok(())
+}
+
+fn load_modules() -> Result<(), Failure> {
+    let release = uname().release().to_string_lossy().into_owned();
+    let tree = Tree::open(&Path::new("/lib/modules").join(release)).map_err(|e| e.to_string())?;
+    for path in tree.closure(&GUEST_MODULES).map_err(|e| e.to_string())? {
+        let module = tree.read_decompressed(&path).map_err(|e| e.to_string())?;
+        match init_module(&module, c"") {
+            // A soft dependency may not fit the CPU: crc32c-intel without SSE 4.2 says ENODEV.
+            Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
+            Err(e) => return Err(format!("cannot load {path}: {e}")),
+        }
+    }
+    Ok(())
+}
+
+fn kdump_rs(verb: &str, args: &[String]) -> Result<(), Failure> {
+    let status = Command::new(KDUMP_RS)
+        .arg(verb)
+        .args(args)
+        .status()
+        .map_err(because(&format!("cannot run {KDUMP_RS}")))?;
+    if status.success() { Ok(()) } else { Err(format!("kdump-rs {verb} ended with {status}")) }
+}
+
+/// Puts a line into the kernel log, from where it reaches the console in one piece.
+fn say(text: &str) {
+    // Notice; the console shows it. There is nobody to tell when this fails.
+    let line = format!("<5>{GUEST_PREFIX}{text}\n");
+    if let Ok(mut kmsg) = fs::OpenOptions::new().write(true).open("/dev/kmsg") {
+        let _ = kmsg.write_all(line.as_bytes());
+    } else {
+        eprint!("{}", line.trim_start_matches("<5>"));
+    }
+}
+
+fn because<E: Display>(what: &str) -> impl FnOnce(E) -> Failure {
+    move |e| format!("{what}: {e}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_this_runs_on_another_machine() {
+        assert!(run().is_err());
+        assert!(run_as(Role::Crasher).is_err());
+    }
+}

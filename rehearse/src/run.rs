@@ -1,0 +1,222 @@
+//! Running a plan: the one place that writes files, starts QEMU and waits.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::guest::Orders;
+use crate::initramfs::Contents;
+use crate::phase::{Phase, Progress, Sign, read_line};
+use crate::plan::{Outcome, Plan};
+use crate::qemu::{Emulator, Machine, Tail};
+use crate::{Error, accel, disk};
+
+/// How often the serial console is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A guest that says nothing for so long hangs: the longest silent stretch, writing a dump under
+/// emulation, is a tenth of it.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// After a message that means failure, time for the lines that follow it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Lines of the console that an error carries.
+const TAIL: usize = 40;
+
+impl Plan {
+    /// Boots, arms, crashes, captures, and takes the dump out.
+    ///
+    /// # Errors
+    /// [`Error`]; for a guest that did not get through, [`Error::Phase`].
+    pub fn run(&self, progress: &mut dyn Progress) -> Result<Outcome, Error> {
+        let kernel = self.read_kernel()?;
+        let release = Self::release_of(&self.kernel, &kernel)?;
+        let modules = self.find_modules(&release)?;
+        let files = Files::prepare(&self.out)?;
+
+        let orders = Orders { crash: self.crash, arm: self.arm.clone() };
+        let contents = Contents {
+            kdump_rs: &self.programs.kdump_rs,
+            kdump_init: &self.programs.kdump_init,
+            kernel: &kernel,
+            release: &release,
+            modules: &modules,
+            orders: &orders,
+        };
+        let initramfs = contents.build()?;
+        fs::write(&files.initramfs, &initramfs).map_err(Error::file("write", &files.initramfs))?;
+        disk::create(&files.disk, self.disk_bytes())?;
+
+        let choice = accel::choose(&self.out);
+        progress.note(&format!("Linux {release}, {}", choice.why));
+        let machine = Machine {
+            accel: choice.accel,
+            cpu: self.cpu.as_deref(),
+            cpus: self.cpus,
+            memory: self.memory,
+            kernel: &self.kernel,
+            initramfs: &files.initramfs,
+            cmdline: &self.cmdline(),
+            disk: &files.disk,
+            serial: &files.serial,
+        };
+        let emulator = Emulator::start(&machine.arguments(), &files.qemu_log)?;
+        let mut watch = Watch::new(progress);
+        let watched = watch.until_reset(emulator, &files, self.timeout);
+        let collected = watched.and_then(|()| {
+            watch.begin(Phase::Collect);
+            let dumps = disk::extract(&files.disk, &files.dump)?;
+            watch.finish();
+            Ok(dumps)
+        });
+        let phases = watch.phases;
+        if !self.keep {
+            // Large, and of no use but for looking into a failure.
+            let _ = fs::remove_file(&files.disk);
+            let _ = fs::remove_file(&files.initramfs);
+        }
+        let dump_dir = collected?.pop().ok_or(Error::NoDump)?;
+        Ok(Outcome { release, dump_dir, serial_log: files.serial, phases })
+    }
+}
+
+/// The files of a rehearsal, all in one directory.
+struct Files {
+    serial: PathBuf,
+    qemu_log: PathBuf,
+    initramfs: PathBuf,
+    disk: PathBuf,
+    dump: PathBuf,
+}
+
+impl Files {
+    /// Makes the directory and removes what an earlier rehearsal left there, and nothing else.
+    fn prepare(out: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(out).map_err(Error::file("create", out))?;
+        let files = Self {
+            serial: out.join("serial.log"),
+            qemu_log: out.join("qemu.log"),
+            initramfs: out.join("initramfs.cpio"),
+            disk: out.join("disk.img"),
+            dump: out.join("dump"),
+        };
+        for path in [&files.serial, &files.qemu_log, &files.initramfs, &files.disk] {
+            if path.exists() {
+                fs::remove_file(path).map_err(Error::file("remove", path))?;
+            }
+        }
+        if files.dump.exists() {
+            fs::remove_dir_all(&files.dump).map_err(Error::file("remove", &files.dump))?;
+        }
+        Ok(files)
+    }
+}
+
+/// Follows the guest through its phases.
+struct Watch<'a> {
+    progress: &'a mut dyn Progress,
+    start: Instant,
+    phase: Phase,
+    phase_start: Instant,
+    phases: Vec<(Phase, Duration)>,
+    tail: VecDeque<String>,
+    failure: Option<(String, Instant)>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(progress: &'a mut dyn Progress) -> Self {
+        progress.started(Phase::Boot);
+        let now = Instant::now();
+        Self {
+            progress,
+            start: now,
+            phase: Phase::Boot,
+            phase_start: now,
+            phases: Vec::new(),
+            tail: VecDeque::new(),
+            failure: None,
+        }
+    }
+
+    fn until_reset(&mut self, mut emulator: Emulator, files: &Files, limit: Duration) -> Result<(), Error> {
+        let mut serial = Tail::new();
+        let mut heard = Instant::now();
+        loop {
+            // Asked before reading, so that nothing written before the end is missed.
+            let ended = emulator.try_wait().map_err(Error::file("wait for QEMU, see", &files.qemu_log))?;
+            let lines = serial
+                .read_lines(&files.serial, ended.is_some())
+                .map_err(Error::file("read", &files.serial))?;
+            if !lines.is_empty() {
+                heard = Instant::now();
+            }
+            for line in lines {
+                self.line(line);
+            }
+            if let Some((why, since)) = &self.failure
+                && (ended.is_some() || since.elapsed() > LAST_WORDS)
+            {
+                let why = why.clone();
+                return Err(self.error(why));
+            }
+            if let Some(status) = ended {
+                if self.phase == Phase::Capture && status.success() {
+                    return Ok(());
+                }
+                let said = fs::read_to_string(&files.qemu_log).unwrap_or_default();
+                let said = if said.trim().is_empty() { String::new() } else { format!(": {}", said.trim()) };
+                let why = if status.success() {
+                    format!("the guest reset{said}")
+                } else {
+                    format!("QEMU ended ({status}){said}")
+                };
+                return Err(self.error(why));
+            }
+            if self.start.elapsed() > limit {
+                return Err(self.error(format!("the limit of {} s is over", limit.as_secs())));
+            }
+            if heard.elapsed() > SILENCE {
+                return Err(self.error(format!("nothing on the console for {} s", SILENCE.as_secs())));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn line(&mut self, line: String) {
+        self.progress.line(&line);
+        match read_line(self.phase, &line) {
+            Sign::Began(phase) => self.begin(phase),
+            Sign::Failed(why) if self.failure.is_none() => self.failure = Some((why, Instant::now())),
+            Sign::Failed(_) | Sign::None => {}
+        }
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+
+    fn begin(&mut self, phase: Phase) {
+        self.finish();
+        self.phase = phase;
+        self.phase_start = Instant::now();
+        self.progress.started(phase);
+    }
+
+    fn finish(&mut self) {
+        let took = self.phase_start.elapsed();
+        self.phases.push((self.phase, took));
+        self.progress.ended(self.phase, took);
+    }
+
+    fn error(&mut self, why: String) -> Error {
+        Error::Phase {
+            phase: self.phase,
+            after: self.start.elapsed(),
+            why,
+            tail: self.tail.drain(..).collect(),
+        }
+    }
+}
