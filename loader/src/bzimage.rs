@@ -10,7 +10,7 @@ use kdump_arch_x86::bootparam::{
     XLF_KERNEL_64,
 };
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
-use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
+use zerocopy::{FromZeros as _, IntoBytes as _};
 
 /// Boot protocol 2.12 (Linux 3.8): the first with `xloadflags`.
 const MIN_VERSION: u16 = 0x020c;

@@ -3,7 +3,10 @@
 //! May use `kdump-panic-kernel`, `kdump-vmcore` (ELF definitions) and `kdump-arch-x86`. Parsers
 //! take bytes; [`machine`] alone reads the running system; [`plan`] is pure; [`syscall`] performs.
 
-
 pub mod bzimage;
 pub mod cpio;
+pub mod iomem;
+pub mod kernel_map;
+pub mod machine;
 pub mod modules;
+pub mod sysfs;

@@ -1,0 +1,242 @@
+//! The facts of the running system that a load plan needs: the only module that reads /proc and /sys.
+//!
+//! What is missing is `None`, and whoever needs it says so; the root directory is a parameter, so
+//! that tests read a directory of files. Parsing is in [`crate::iomem`], [`crate::sysfs`] and
+//! [`crate::kernel_map`].
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use kdump_arch_x86::bootparam::{BootParams, E820Type};
+use kdump_arch_x86::{PhysAddr, PhysRange};
+use procfs::FromRead as _;
+use zerocopy::FromBytes as _;
+
+use crate::iomem::Iomem;
+use crate::kernel_map::{KCORE_HEAD_BYTES, KernelMap};
+use crate::sysfs::{self, Lockdown};
+
+/// CPUs that are believed: the largest NR_CPUS of any distribution.
+const MAX_CPUS: u32 = 8192;
+
+/// CAP_SYS_BOOT, include/uapi/linux/capability.h.
+const CAP_SYS_BOOT: u32 = 22;
+
+/// What the running system says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// `uname -r`.
+    pub release: String,
+    /// This boot's id, as /proc/sys/kernel/random/boot_id has it.
+    pub boot_id: Option<String>,
+    /// The running kernel's command line.
+    pub cmdline: String,
+    /// Physical memory.
+    pub iomem: Iomem,
+    /// Firmware's own memory map, RAM excepted.
+    pub firmware_map: Vec<(PhysRange, E820Type)>,
+    /// `crashkernel=...,cma` memory, sorted.
+    pub cma_ranges: Vec<PhysRange>,
+    /// Bytes of RAM that the kernel manages.
+    pub total_ram: Option<u64>,
+    /// Note buffers of all possible CPUs, by CPU number.
+    pub crash_notes: Vec<(u32, PhysRange)>,
+    /// The VMCOREINFO note.
+    pub vmcoreinfo: Option<PhysRange>,
+    /// Bytes reserved by `crashkernel=`; `None` where the kernel has no crash kexec.
+    pub crash_size: Option<u64>,
+    /// Whether a capture kernel is loaded.
+    pub is_crash_loaded: Option<bool>,
+    /// Bytes that the kernel wants for an elfcorehdr it updates on hotplug (6.6 and later).
+    pub elfcorehdr_size: Option<u64>,
+    /// Whether the kernel can update a loaded elfcorehdr itself.
+    pub has_crash_hotplug: bool,
+    /// boot_params of the running kernel.
+    pub boot_params: Option<Box<BootParams>>,
+    /// ACPI root pointer.
+    pub rsdp: Option<PhysAddr>,
+    /// Virtual addresses of text and direct map.
+    pub kernel_map: KernelMap,
+    /// APIC ID of the boot CPU.
+    pub boot_apic_id: Option<u32>,
+    /// Lockdown level; `None` where securityfs is not mounted.
+    pub lockdown: Option<Lockdown>,
+    /// The sysctl kernel.kexec_load_disabled.
+    pub is_load_disabled: bool,
+    /// The sysctl kernel.kexec_load_limit_panic: loads left, -1 for no limit (6.3 and later).
+    pub load_limit: Option<i64>,
+    /// Whether this process has CAP_SYS_BOOT.
+    pub has_cap_sys_boot: bool,
+}
+
+/// A file that must be readable is not.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("{path} cannot be read", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error(transparent)]
+    Iomem(#[from] crate::iomem::Error),
+}
+
+impl Machine {
+    /// Reads the system whose `/proc` and `/sys` are under `root` (`/` for this one).
+    ///
+    /// # Errors
+    /// [`Error`], for /proc/iomem alone; nothing else is indispensable for every question.
+    pub fn read(root: &Path) -> Result<Self, Error> {
+        let at = |path: &str| root.join(path);
+        let text = |path: &str| fs::read_to_string(at(path)).ok();
+        let number = |path: &str| sysfs::parse_decimal(&text(path)?);
+
+        let iomem_path = at("proc/iomem");
+        let iomem = fs::read(&iomem_path).map_err(|source| Error::Read { path: iomem_path, source })?;
+        let iomem = Iomem::parse(&iomem)?;
+        let boot_params = fs::read(at("sys/kernel/boot_params/data"))
+            .ok()
+            .and_then(|bytes| BootParams::read_from_bytes(&bytes).ok())
+            .map(Box::new);
+        let rsdp = boot_params.as_ref().map(|b| b.acpi_rsdp_addr.get()).filter(|&a| a != 0).map(PhysAddr);
+
+        Ok(Self {
+            release: text("proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            boot_id: text("proc/sys/kernel/random/boot_id").map(|t| t.trim().to_owned()),
+            cmdline: text("proc/cmdline").unwrap_or_default().trim().to_owned(),
+            firmware_map: read_firmware_map(&at("sys/firmware/memmap")),
+            cma_ranges: text("sys/kernel/kexec_crash_cma_ranges")
+                .or_else(|| text("sys/kernel/kexec/crash_cma_ranges"))
+                .map(|t| sysfs::parse_cma_ranges(&t))
+                .unwrap_or_default(),
+            total_ram: procfs::Meminfo::from_file(at("proc/meminfo")).ok().map(|m| m.mem_total),
+            crash_notes: read_crash_notes(&at("sys/devices/system/cpu")),
+            vmcoreinfo: text("sys/kernel/vmcoreinfo").and_then(|t| sysfs::parse_vmcoreinfo(&t)),
+            crash_size: number("sys/kernel/kexec_crash_size"),
+            is_crash_loaded: number("sys/kernel/kexec_crash_loaded").map(|n| n != 0),
+            elfcorehdr_size: number("sys/kernel/crash_elfcorehdr_size"),
+            has_crash_hotplug: number("sys/devices/system/cpu/crash_hotplug") == Some(1)
+                || number("sys/devices/system/memory/crash_hotplug") == Some(1),
+            rsdp: rsdp.or_else(|| sysfs::parse_efi_systab(&text("sys/firmware/efi/systab")?)),
+            boot_params,
+            kernel_map: read_kernel_map(root, iomem.kernel_code().map(PhysRange::start)),
+            boot_apic_id: text("proc/cpuinfo").and_then(|t| sysfs::parse_boot_apic_id(&t)),
+            lockdown: text("sys/kernel/security/lockdown").and_then(|t| sysfs::parse_lockdown(&t)),
+            is_load_disabled: number("proc/sys/kernel/kexec_load_disabled") == Some(1),
+            load_limit: text("proc/sys/kernel/kexec_load_limit_panic").and_then(|t| t.trim().parse().ok()),
+            has_cap_sys_boot: text("proc/self/status").is_some_and(|t| has_capability(&t, CAP_SYS_BOOT)),
+            iomem,
+        })
+    }
+}
+
+/// Re-reads whether a capture kernel is loaded.
+#[must_use]
+pub fn is_crash_loaded(root: &Path) -> Option<bool> {
+    let text = fs::read_to_string(root.join("sys/kernel/kexec_crash_loaded")).ok()?;
+    Some(sysfs::parse_decimal(&text)? != 0)
+}
+
+/// Possible CPUs have directories, present or not; all that have a note buffer count, so that one
+/// that comes online later is in the dump too.
+fn read_crash_notes(cpus: &Path) -> Vec<(u32, PhysRange)> {
+    let Ok(entries) = fs::read_dir(cpus) else { return Vec::new() };
+    let mut notes: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let cpu: u32 = entry.file_name().to_str()?.strip_prefix("cpu")?.parse().ok()?;
+            let text = |name: &str| fs::read_to_string(entry.path().join(name)).ok();
+            let range = sysfs::parse_crash_notes(&text("crash_notes")?, &text("crash_notes_size")?)?;
+            (cpu < MAX_CPUS).then_some((cpu, range))
+        })
+        .collect();
+    notes.sort_unstable_by_key(|&(cpu, _)| cpu);
+    notes
+}
+
+fn read_firmware_map(dir: &Path) -> Vec<(PhysRange, E820Type)> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let mut map: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let text = |name: &str| fs::read_to_string(entry.path().join(name)).ok();
+            sysfs::parse_memmap_entry(&text("start")?, &text("end")?, &text("type")?)
+        })
+        .collect();
+    map.sort_unstable();
+    map
+}
+
+fn read_kernel_map(root: &Path, kernel_code: Option<PhysAddr>) -> KernelMap {
+    let mut head = Vec::new();
+    let kcore = File::open(root.join("proc/kcore"));
+    let is_read = kcore.and_then(|f| f.take(KCORE_HEAD_BYTES as u64).read_to_end(&mut head)).is_ok();
+    let mut map = match KernelMap::parse_kcore(&head, kernel_code) {
+        Ok(map) if is_read => map,
+        _ => KernelMap::default(),
+    };
+    // Only then: it is 10 MB of text.
+    if map.text.is_none()
+        && let Ok(text) = fs::read_to_string(root.join("proc/kallsyms"))
+    {
+        map.add_kallsyms(&text, kernel_code);
+    }
+    map
+}
+
+fn has_capability(status: &str, capability: u32) -> bool {
+    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    effective.and_then(sysfs::parse_hex).is_some_and(|mask| mask >> capability & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iomem::tests::SAMPLE;
+
+    /// Check that a directory of files is read as a machine, and that missing files are missing facts.
+    #[test]
+    fn a_directory_of_files_is_a_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("proc/iomem", SAMPLE);
+        write("proc/cmdline", "console=ttyS0 crashkernel=256M\n");
+        write("proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\n");
+        write("sys/kernel/kexec_crash_size", "268435456\n");
+        write("sys/kernel/vmcoreinfo", "0x000000000487a000 1024\n");
+        write("sys/devices/system/cpu/cpu1/crash_notes", "1f72d5c0\n");
+        write("sys/devices/system/cpu/cpu1/crash_notes_size", "368\n");
+        write("sys/devices/system/cpu/cpu0/crash_notes", "1f62d5c0\n");
+        write("sys/devices/system/cpu/cpu0/crash_notes_size", "368\n");
+        write("sys/devices/system/cpu/crash_hotplug", "1\n");
+
+        let machine = Machine::read(dir.path()).unwrap();
+        assert_eq!(machine.crash_size, Some(256 << 20));
+        assert_eq!(machine.crash_notes.iter().map(|n| n.0).collect::<Vec<_>>(), [0, 1]);
+        assert!(machine.has_crash_hotplug && machine.has_cap_sys_boot);
+        assert_eq!(machine.is_crash_loaded, None);
+        assert_eq!(machine.kernel_map, KernelMap::default());
+    }
+
+    #[test]
+    fn a_machine_without_iomem_is_an_error_with_the_path() {
+        let error = Machine::read(Path::new("/nonexistent")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/proc/iomem"), "{error}");
+    }
+
+    #[test]
+    fn capabilities_are_bits() {
+        assert!(has_capability("CapEff:\t0000000000400000\n", CAP_SYS_BOOT));
+        assert!(!has_capability("CapEff:\t0000000000000000\n", CAP_SYS_BOOT));
+    }
+}
