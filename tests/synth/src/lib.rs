@@ -6,14 +6,23 @@
 //! From the bottom up: [`Memory`] and [`PageTables`] hold bytes; [`Vmcoreinfo`] and [`Notes`] each write one
 //! format; [`ElfCore`] makes a file of it. It is not a library for production: misuse panics with a sentence.
 
+mod btf;
 mod elf_core;
+mod kallsyms;
 mod memory;
 mod notes;
+mod orc;
 mod paging;
+mod printk;
+mod token_table;
 mod vmcoreinfo;
 
+pub use btf::{Btf, IntEncoding, TypeId, VOID};
 pub use elf_core::{ElfCore, Load};
+pub use kallsyms::{Kallsyms, KallsymsFormat, OffsetEncoding, Symbol, incompressible_name};
 pub use memory::{Arena, Memory, PAGE_SIZE};
 pub use notes::{Notes, Regs};
+pub use orc::{OrcEntry, OrcFormat, OrcReg, OrcTable, OrcType};
 pub use paging::{PageSize, PageTables, flags};
+pub use printk::{DescState, PrintkRing, Record};
 pub use vmcoreinfo::Vmcoreinfo;
