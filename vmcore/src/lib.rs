@@ -22,6 +22,8 @@ pub mod kallsyms;
 pub mod kdump;
 pub mod mem;
 pub mod notes;
+#[cfg(feature = "std")]
+pub mod sink;
 pub mod space;
 pub mod vmcoreinfo;
 

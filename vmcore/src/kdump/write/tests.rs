@@ -1,0 +1,130 @@
+//! What the writer writes, the reader reads.
+
+use std::io::Write as _;
+
+use kdump_arch_x86::PhysAddr;
+
+use super::*;
+use crate::file::DumpFile;
+use crate::kdump::read::{Error, KdumpFile};
+use crate::mem::{PhysMem, ReadError};
+use crate::notes::append_note;
+
+fn head(compression: Compression) -> Head {
+    let mut notes = Vec::new();
+    append_note(&mut notes, "CORE", 1, &[9; 336]);
+    append_note(&mut notes, "VMCOREINFO", 0, b"OSRELEASE=6.12.0\n");
+    let mut utsname = Utsname::new_zeroed();
+    utsname.machine[..6].copy_from_slice(b"x86_64");
+    utsname.release[..6].copy_from_slice(b"6.12.0");
+    Head { utsname, timestamp: 7, compression, dump_level: 31, phys_base: 0, nr_cpus: 0, notes }
+}
+
+fn open(bytes: &[u8]) -> Result<KdumpFile, Error> {
+    let path = std::env::temp_dir().join(std::format!("kdump-write-{}-{:p}", std::process::id(), bytes));
+    std::fs::File::create(&path).unwrap().write_all(bytes).unwrap();
+    let file = DumpFile::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    KdumpFile::open(file)
+}
+
+/// Frames 2, 3 and 70 are memory; 3 is excluded; 70 is zero-filled.
+fn small(compression: Compression) -> Vec<u8> {
+    let mut ram = PageBitmap::new(71);
+    ram.insert(2, 4);
+    ram.insert(70, 71);
+    let mut dumped = ram.clone();
+    dumped.remove(3, 4);
+    let mut w = KdumpWriter::begin(Vec::new(), &head(compression), &ram, &dumped, true).unwrap();
+    let page = [b'a'; 4096];
+    let data = match compression {
+        Compression::Zstd => zstd::bulk::compress(&page, 1).unwrap(),
+        Compression::Zlib => {
+            let mut e = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+            e.write_all(&page).unwrap();
+            e.finish().unwrap()
+        }
+        _ => page.to_vec(),
+    };
+    let stored = Page::Stored { size: data.len() as u32, flags: compression.flag() };
+    w.push(&[stored, Page::Zero], &data).unwrap();
+    let (out, len) = w.finish(false).unwrap();
+    assert_eq!(out.len() as u64, len);
+    out
+}
+
+#[test]
+fn every_compression_round_trips() {
+    for how in [Compression::None, Compression::Zlib, Compression::Zstd] {
+        let k = open(&small(how)).unwrap();
+        let mut b = [0; 3];
+        k.read(PhysAddr(0x2ffd), &mut b).unwrap();
+        assert_eq!(&b, b"aaa", "{how}");
+        k.read(PhysAddr(70 * 4096), &mut b).unwrap();
+        assert_eq!(b, [0; 3]);
+        assert_eq!(k.info().compression, Some(how));
+        assert_eq!((k.info().release(), k.info().nr_cpus), ("6.12.0".into(), 1));
+        assert!(!k.info().is_incomplete);
+        assert_eq!(k.notes(), head(how).notes);
+    }
+}
+
+#[test]
+fn excluded_and_absent_are_told_apart() {
+    let k = open(&small(Compression::Zlib)).unwrap();
+    let at = |pfn: u64| k.read_u64(PhysAddr(pfn * 4096));
+    assert!(matches!(at(3), Err(ReadError::Excluded { .. })));
+    assert!(matches!(at(4), Err(ReadError::NotInDump { .. })));
+    assert!(matches!(at(1 << 50), Err(ReadError::NotInDump { .. })));
+    assert_eq!(k.ram_ranges().len(), 2);
+}
+
+/// Check that a file cut anywhere opens with what it has, or says that its headers are cut.
+#[test]
+fn a_cut_file_yields_its_pages_or_an_error() {
+    let whole = small(Compression::Zstd);
+    for cut in (0..whole.len()).step_by(997).chain([whole.len() - 1]) {
+        match open(&whole[..cut]) {
+            Err(e) => assert!(cut < 4096 + 104, "{cut}: {e}"),
+            Ok(k) => {
+                let _ = k.read_u64(PhysAddr(0x2000));
+                let _ = k.read_u64(PhysAddr(70 * 4096));
+            }
+        }
+    }
+    let k = open(&whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(k.read_u64(PhysAddr(0x2000)), Err(ReadError::Truncated { .. })));
+}
+
+#[test]
+fn an_unfinished_file_says_so_and_its_lost_pages_are_truncated() {
+    let mut all = PageBitmap::new(3);
+    all.insert(0, 3);
+    let mut out = Vec::new();
+    let mut w = KdumpWriter::begin(&mut out, &head(Compression::None), &all, &all, false).unwrap();
+    w.push(&[Page::Stored { size: 4096, flags: 0 }], &[5; 4096]).unwrap();
+    w.flush_descs().unwrap();
+    drop(w);
+    let k = open(&out).unwrap();
+    assert!(k.info().is_incomplete);
+    assert_eq!(k.read_u64(PhysAddr(0)), Ok(0x0505_0505_0505_0505));
+    assert!(matches!(k.read_u64(PhysAddr(4096)), Err(ReadError::Truncated { .. })));
+}
+
+/// Check that no damaged byte in headers or descriptors makes the reader panic.
+#[test]
+fn damaged_headers_never_panic() {
+    let whole = small(Compression::Zlib);
+    for at in (0..464).chain(4096..4200).chain(8192..whole.len()).filter(|at| *at < 4200 || at % 7 == 0) {
+        for value in [0, 0x7f, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] = value;
+            if let Ok(k) = open(&bytes) {
+                for pfn in [0, 2, 3, 70, 71, 1 << 33] {
+                    let _ = k.read_u64(PhysAddr(pfn * 4096));
+                }
+                let _ = k.ram_ranges();
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Where a dump is written: bytes at offsets.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::vec::Vec;
+
+/// Something that takes bytes at offsets, as a file does.
+pub trait WriteAt {
+    /// Writes all of `bytes` from `offset` on. A gap left before it reads as zeros.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+}
+
+impl WriteAt for File {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+}
+
+impl WriteAt for &File {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(*self, bytes, offset)
+    }
+}
+
+/// A file in memory. For tests.
+impl WriteAt for Vec<u8> {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let end = start.checked_add(bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        if self.len() < end {
+            self.resize(end, 0);
+        }
+        self[start..end].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl<T: WriteAt + ?Sized> WriteAt for &mut T {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        (**self).write_all_at(bytes, offset)
+    }
+}
