@@ -9,6 +9,7 @@
 mod btf;
 mod elf_core;
 mod kallsyms;
+mod kdump;
 mod memory;
 mod notes;
 mod orc;
@@ -20,6 +21,7 @@ mod vmcoreinfo;
 pub use btf::{Btf, IntEncoding, TypeId, VOID};
 pub use elf_core::{ElfCore, Load};
 pub use kallsyms::{Kallsyms, KallsymsFormat, OffsetEncoding, Symbol, incompressible_name};
+pub use kdump::{Compression, KdumpFile, flatten};
 pub use memory::{Arena, Memory, PAGE_SIZE};
 pub use notes::{Notes, Regs};
 pub use orc::{OrcEntry, OrcFormat, OrcReg, OrcTable, OrcType};
