@@ -1,5 +1,7 @@
-//! ELF cores: the structures, and reading them.
+//! ELF cores: the structures, reading and writing them.
 
 pub mod defs;
 #[cfg(feature = "std")]
 pub mod read;
+#[cfg(feature = "std")]
+pub mod write;
