@@ -9,6 +9,7 @@
 //!
 //! Source: include/uapi/linux/btf.h, kernel/bpf/btf.c; Documentation/bpf/btf.rst.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::kallsyms::hash;
@@ -166,8 +167,7 @@ impl Btf {
     }
 
     fn index(&mut self, named: usize) {
-        let mut table = Vec::new();
-        table.resize((named * 2).next_power_of_two().max(2), 0u32);
+        let mut table = vec![0u32; (named * 2).next_power_of_two().max(2)];
         let mask = table.len() - 1;
         for id in 1..self.types.len() {
             let Some(t) = self.get(id as u32).filter(|&t| is_indexed(t)) else { continue };

@@ -47,7 +47,7 @@ impl DumpFile {
             meta.len()
         };
         // Mapping all of /proc/vmcore would cost page tables for the whole machine's memory.
-        let in_proc = rustix::fs::fstatfs(&file).is_ok_and(|s| s.f_type as i64 == PROC_SUPER_MAGIC);
+        let in_proc = rustix::fs::fstatfs(&file).is_ok_and(|s| s.f_type == PROC_SUPER_MAGIC);
         let map = if len > 0 && !in_proc && meta.is_file() {
             // SAFETY: the map is only read. A file shortened meanwhile ends the process by SIGBUS, which a
             // dump being analyzed is not expected to suffer and which harms nothing but this process; a
