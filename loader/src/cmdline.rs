@@ -1,0 +1,200 @@
+//! The capture kernel's command line: what the running one keeps, what a capture needs.
+//!
+//! Kept are consoles and what the hardware needs to come up (`acpi=`, `pci=`, `intel_iommu=` ...);
+//! dropped is what concerns the production system: its root, its memory sizes, its init. Words are
+//! split as the kernel splits them, double quotes included.
+//!
+//! Source: Documentation/admin-guide/kdump/kdump.rst, lib/cmdline.c (`next_arg`).
+
+use kdump_arch_x86::PhysAddr;
+
+/// Words that a capture kernel is better off with, unless the user said otherwise.
+///
+/// One CPU, because the crashing one need not be the boot CPU and an INIT to that resets the
+/// machine; no memory controllers, NUMA or huge pages, to live in little memory; no machine-check
+/// handling, since bad memory is what may be read.
+const DEFAULTS: [&str; 10] = [
+    "nr_cpus=1",
+    "irqpoll",
+    "reset_devices",
+    "cgroup_disable=memory",
+    "mce=off",
+    "numa=off",
+    "acpi_no_memhotplug",
+    "transparent_hugepage=never",
+    "panic=10",
+    "novmcoredd",
+];
+
+/// Parameters of the production system that would hurt or mean nothing in the capture kernel.
+const DROPPED: [&str; 36] = [
+    "BOOT_IMAGE",
+    "initrd",
+    "crashkernel",
+    "elfcorehdr",
+    "root",
+    "rootfstype",
+    "rootflags",
+    "rootdelay",
+    "rootwait",
+    "ro",
+    "rw",
+    "resume",
+    "resume_offset",
+    "init",
+    "rdinit",
+    "quiet",
+    "splash",
+    "mem",
+    "memmap",
+    "hugepages",
+    "hugepagesz",
+    "default_hugepagesz",
+    "hugetlb_cma",
+    "cma",
+    "kvm_cma_resv_ratio",
+    "kernelcore",
+    "movablecore",
+    "movable_node",
+    "isolcpus",
+    "nohz_full",
+    "rcu_nocbs",
+    "swiotlb",
+    "log_buf_len",
+    "trace_buf_size",
+    "oops",
+    "crash_kexec_post_notifiers",
+];
+
+/// A command line that does not fit the image.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "the capture kernel's command line has {len} bytes, the image takes {max}: shorten --append. It is: {text}"
+)]
+pub struct TooLong {
+    /// Its length, without NUL.
+    pub len: usize,
+    /// `cmdline_size` of the image.
+    pub max: usize,
+    /// The command line.
+    pub text: String,
+}
+
+/// What goes onto the command line besides the running kernel's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Additions<'a> {
+    /// Where elfcorehdr is.
+    pub elfcorehdr: PhysAddr,
+    /// APIC ID of the boot CPU, which a capture kernel on several CPUs must leave alone.
+    pub boot_apic_id: Option<u32>,
+    /// The user's words, last and therefore strongest.
+    pub append: &'a str,
+}
+
+/// Builds the command line, without NUL.
+///
+/// # Errors
+/// [`TooLong`]: the kernel would cut it silently.
+pub fn build(running: &str, additions: &Additions<'_>, max: usize) -> Result<String, TooLong> {
+    let appended = split_words(additions.append);
+    let is_appended = |word: &str| appended.iter().any(|a| name(a) == name(word));
+
+    // First, so that no cut loses it.
+    let mut words = vec![format!("elfcorehdr={:#x}", additions.elfcorehdr)];
+    // What follows " -- " is for init.
+    let kernel_words = split_words(running).into_iter().take_while(|w| *w != "--");
+    let defaults = |word: &str| DEFAULTS.iter().any(|d| name(d) == name(word));
+    words.extend(
+        kernel_words
+            .filter(|w| !is_dropped(w) && !defaults(w))
+            // Several consoles may be wanted; of everything else the user's word replaces ours.
+            .filter(|w| name(w) == "console" || !is_appended(w))
+            .map(str::to_owned),
+    );
+    words.extend(DEFAULTS.iter().filter(|w| !is_appended(w)).map(|&w| w.to_owned()));
+    if let Some(id) = additions.boot_apic_id
+        && !is_appended("disable_cpu_apicid")
+    {
+        words.push(format!("disable_cpu_apicid={id}"));
+    }
+    words.extend(appended.iter().map(|&w| w.to_owned()));
+
+    let text = words.join(" ");
+    if text.len() > max { Err(TooLong { len: text.len(), max, text }) } else { Ok(text) }
+}
+
+/// `console=` words, in order.
+#[must_use]
+pub fn consoles(cmdline: &str) -> Vec<&str> {
+    split_words(cmdline).into_iter().filter_map(|w| w.strip_prefix("console=")).collect()
+}
+
+fn is_dropped(word: &str) -> bool {
+    let name = name(word);
+    // Parameters of the production system's user space: rd.lvm.lv=, systemd.unit=, luks.uuid= ...
+    DROPPED.contains(&name.as_str())
+        || ["rd.", "systemd.", "luks.", "ds=", "cloud-init"].iter().any(|p| word.starts_with(p))
+}
+
+/// The part before `=`, with `-` as `_`: the kernel takes the two for equal in names.
+fn name(word: &str) -> String {
+    word.trim_matches('"').split('=').next().unwrap_or(word).replace('-', "_")
+}
+
+fn split_words(text: &str) -> Vec<&str> {
+    let mut in_quotes = false;
+    text.split(move |c: char| {
+        if c == '"' {
+            in_quotes = !in_quotes;
+        }
+        c.is_ascii_whitespace() && !in_quotes
+    })
+    .filter(|w| !w.is_empty())
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn additions(append: &str) -> Additions<'_> {
+        Additions { elfcorehdr: PhysAddr(0x17f0_0000), boot_apic_id: Some(0), append }
+    }
+
+    #[test]
+    fn consoles_stay_and_the_root_goes() {
+        let running = "BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet console=tty0 console=ttyS0,115200n8 \
+                       crashkernel=256M,high crashkernel=64M,low pci=nomsi mem=4G rd.luks.uuid=3 nr_cpus=8 -- x=y";
+        let text = build(running, &additions(""), 2047).unwrap();
+        assert!(
+            text.starts_with("elfcorehdr=0x17f00000 console=tty0 console=ttyS0,115200n8 pci=nomsi nr_cpus=1")
+        );
+        for gone in ["root=", "quiet", "crashkernel", "mem=4G", "luks", "nr_cpus=8", "x=y", " ro "] {
+            assert!(!text.contains(gone), "{gone} in {text}");
+        }
+        assert!(text.ends_with("disable_cpu_apicid=0"));
+        assert_eq!(consoles(running), ["tty0", "ttyS0,115200n8"]);
+    }
+
+    #[test]
+    fn the_users_words_replace_ours() {
+        let text = build("pci=nomsi", &additions("nr_cpus=4 pci=off"), 2047).unwrap();
+        assert!(!text.contains("nr_cpus=1") && !text.contains("nomsi"), "{text}");
+        assert!(text.ends_with("nr_cpus=4 pci=off"), "{text}");
+    }
+
+    #[test]
+    fn quoted_words_stay_whole() {
+        let text =
+            build("dyndbg=\"file a.c +p\" root=\"LABEL=a b\" console=ttyS0", &additions(""), 2047).unwrap();
+        assert!(text.contains("dyndbg=\"file a.c +p\" console=ttyS0"), "{text}");
+        assert!(!text.contains("LABEL"), "{text}");
+    }
+
+    #[test]
+    fn a_line_the_kernel_would_cut_is_refused() {
+        let error = build("", &additions(&"x".repeat(300)), 255).unwrap_err();
+        assert_eq!(error.max, 255);
+        assert!(error.len > 300);
+    }
+}
