@@ -3,6 +3,7 @@
 //! A /dev/kvm that exists proves nothing: it may belong to another group, stand in a container
 //! whose host forbids it, or be nested in a way that never runs a guest. So a boot sector of ours
 //! is started under KVM; it leaves through the isa-debug-exit device with a number only it knows.
+//! Even that does not prove that a kernel boots: [`crate::Plan::run`] falls back once more.
 
 use std::ffi::OsString;
 use std::fs;

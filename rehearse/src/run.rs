@@ -1,11 +1,11 @@
 //! Running a plan: the one place that writes files, starts QEMU and waits.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
+use crate::accel::Accel;
 use crate::guest::Orders;
 use crate::initramfs::Contents;
 use crate::phase::{Phase, Progress, Sign, read_line};
@@ -19,6 +19,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// A guest that says nothing for so long hangs: the longest silent stretch, writing a dump under
 /// emulation, is a tenth of it.
 const SILENCE: Duration = Duration::from_secs(120);
+
+/// Under KVM a kernel that boots says something many times a second.
+const KVM_BOOT_SILENCE: Duration = Duration::from_secs(10);
 
 /// After a message that means failure, time for the lines that follow it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -50,38 +53,55 @@ impl Plan {
         fs::write(&files.initramfs, &initramfs).map_err(Error::file("write", &files.initramfs))?;
         disk::create(&files.disk, self.disk_bytes())?;
 
-        let choice = accel::choose(&self.out);
-        progress.note(&format!("Linux {release}, {}", choice.why));
-        let machine = Machine {
-            accel: choice.accel,
+        let cmdline = self.cmdline();
+        let machine = |accel| Machine {
+            accel,
             cpu: self.cpu.as_deref(),
             cpus: self.cpus,
             memory: self.memory,
             kernel: &self.kernel,
             initramfs: &files.initramfs,
-            cmdline: &self.cmdline(),
+            cmdline: &cmdline,
             disk: &files.disk,
             serial: &files.serial,
         };
-        let emulator = Emulator::start(&machine.arguments(), &files.qemu_log)?;
-        let mut watch = Watch::new(progress);
-        let watched = watch.until_reset(emulator, &files, self.timeout);
-        let collected = watched.and_then(|()| {
-            watch.begin(Phase::Collect);
-            let dumps = disk::extract(&files.disk, &files.dump)?;
-            watch.finish();
-            Ok(dumps)
-        });
-        let phases = watch.phases;
+        let choice = accel::choose(&self.out);
+        progress.note(&format!("Linux {release}, {}", choice.why));
+        let first = self.attempt(&machine(choice.accel), &files, progress);
+        let (dumps, phases) = match first {
+            // Some KVMs run a boot sector and stop at the first instruction they cannot emulate.
+            Err(Error::Phase { phase: Phase::Boot, why, .. }) if choice.accel == Accel::Kvm => {
+                progress.note(&format!("no boot under KVM ({why}); trying software emulation"));
+                self.attempt(&machine(Accel::Tcg), &files, progress)
+            }
+            other => other,
+        }?;
         if !self.keep {
-            // Large, and of no use but for looking into a failure.
-            let _ = fs::remove_file(&files.disk);
-            let _ = fs::remove_file(&files.initramfs);
+            files.remove_large();
         }
-        let dump_dir = collected?.pop().ok_or(Error::NoDump)?;
+        let dump_dir = dumps.into_iter().next_back().ok_or(Error::NoDump)?;
         Ok(Outcome { release, dump_dir, serial_log: files.serial, phases })
     }
+
+    /// One life of the guest, and its dump directories.
+    fn attempt(
+        &self,
+        machine: &Machine<'_>,
+        files: &Files,
+        progress: &mut dyn Progress,
+    ) -> Result<(Vec<PathBuf>, Phases), Error> {
+        files.remove_serial()?;
+        let emulator = Emulator::start(&machine.arguments(), &files.qemu_log)?;
+        let mut watch = Watch::new(machine.accel, progress);
+        watch.until_reset(emulator, files, self.timeout)?;
+        watch.begin(Phase::Collect);
+        let dumps = disk::extract(&files.disk, &files.dump)?;
+        watch.finish();
+        Ok((dumps, watch.phases))
+    }
 }
+
+type Phases = Vec<(Phase, Duration)>;
 
 /// The files of a rehearsal, all in one directory.
 struct Files {
@@ -113,24 +133,40 @@ impl Files {
         }
         Ok(files)
     }
+
+    /// Each guest's console begins with an empty file.
+    fn remove_serial(&self) -> Result<(), Error> {
+        match fs::remove_file(&self.serial) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", &self.serial)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of no use but for looking into a failure.
+    fn remove_large(&self) {
+        let _ = fs::remove_file(&self.disk);
+        let _ = fs::remove_file(&self.initramfs);
+    }
 }
 
 /// Follows the guest through its phases.
 struct Watch<'a> {
+    accel: Accel,
     progress: &'a mut dyn Progress,
     start: Instant,
     phase: Phase,
     phase_start: Instant,
-    phases: Vec<(Phase, Duration)>,
+    phases: Phases,
     tail: VecDeque<String>,
     failure: Option<(String, Instant)>,
 }
 
 impl<'a> Watch<'a> {
-    fn new(progress: &'a mut dyn Progress) -> Self {
+    fn new(accel: Accel, progress: &'a mut dyn Progress) -> Self {
         progress.started(Phase::Boot);
         let now = Instant::now();
         Self {
+            accel,
             progress,
             start: now,
             phase: Phase::Boot,
@@ -178,8 +214,12 @@ impl<'a> Watch<'a> {
             if self.start.elapsed() > limit {
                 return Err(self.error(format!("the limit of {} s is over", limit.as_secs())));
             }
-            if heard.elapsed() > SILENCE {
-                return Err(self.error(format!("nothing on the console for {} s", SILENCE.as_secs())));
+            let patience = match (self.accel, self.phase) {
+                (Accel::Kvm, Phase::Boot) => KVM_BOOT_SILENCE,
+                _ => SILENCE,
+            };
+            if heard.elapsed() > patience {
+                return Err(self.error(format!("nothing on the console for {} s", patience.as_secs())));
             }
             thread::sleep(POLL);
         }
