@@ -1,0 +1,42 @@
+//! Turns a handoff block into a verified capture kernel.
+//!
+//! The crashed kernel's `machine_kexec` jumps straight into the program of this crate
+//! ([`IMAGE`], built from `program/` by `build.rs`). The loader has left a
+//! [handoff block](handoff) behind it that says what lies where, what it must hash to, where to print,
+//! what to do when something is damaged and where to go when nothing is.
+//!
+//! Everything that decides or words something lives here, as safe `no_std` code without allocation,
+//! and is tested on the host; the program adds the entry, the descriptor tables, port I/O and the jump.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`handoff`] | the block: layout, sealing (loader), parsing (panic path) |
+//! | [`sha256`] | the digest, portable and with the SHA instructions |
+//! | [`verify`] | handoff and regions into an [`Action`](verify::Action) |
+//! | [`line`], [`messages`] | one line of console text without `core::fmt`; what the lines say |
+//! | [`uart`], [`reset`] | the 8250 and the reset controls over any [`Ports`](ports::Ports) |
+//! | [`image`] | the program as an ELF file, and its size |
+//!
+//! Not here: repair, page tables of its own, MMIO consoles, the panic record (see `docs/panic-path.md`).
+//!
+//! May depend on `kdump-arch-x86` only; so far it needs nothing.
+
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod handoff;
+pub mod line;
+pub mod messages;
+pub mod ports;
+pub mod reset;
+pub mod sha256;
+pub mod uart;
+pub mod verify;
+
+// The program itself is compiled against these modules, before there is an image to embed.
+#[cfg(not(kdump_freestanding))]
+pub mod image;
+#[cfg(not(kdump_freestanding))]
+pub use image::IMAGE;
