@@ -16,6 +16,7 @@ mod orc;
 mod paging;
 mod printk;
 mod token_table;
+mod types;
 mod vmcoreinfo;
 
 pub use btf::{Btf, IntEncoding, TypeId, VOID};
@@ -27,4 +28,5 @@ pub use notes::{Notes, Regs};
 pub use orc::{OrcEntry, OrcFormat, OrcReg, OrcTable, OrcType};
 pub use paging::{PageSize, PageTables, flags};
 pub use printk::{DescState, PrintkRing, Record};
+pub use types::{PercpuVariable, Types};
 pub use vmcoreinfo::Vmcoreinfo;
