@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod kernel;
+pub mod unwind;
 
 pub use kernel::{Gap, Kernel};

@@ -1,0 +1,172 @@
+//! The rungs of the ladder: three ways from a frame to its caller, one shape.
+//!
+//! Each gives what it found, unchecked against the rules for stacks (those are [`Walk::admit`]'s),
+//! or says why it found nothing.
+//!
+//! Source: arch/x86/kernel/unwind_orc.c, unwind_frame.c, unwind_guess.c.
+
+use kdump_arch_x86::VirtAddr;
+use kdump_vmcore::mem::page_pieces;
+
+use super::Walk;
+use super::frame::{Trust, Why};
+use super::stack::Kind;
+use super::step::{Cursor, Found, NULL_ENTRY, SpIndirect, orc_step, read_pt_regs};
+use super::text::Place;
+
+/// One rung.
+pub type Rung = fn(&Walk<'_>, &Cursor) -> Result<Found, Why>;
+
+/// All of them, the most trusted first.
+pub const LADDER: [(Trust, Rung); 3] =
+    [(Trust::Orc, by_orc), (Trust::FramePointer, by_frame_pointer), (Trust::Scan, by_scan)];
+
+/// Bytes of `struct pt_regs`.
+const PT_REGS_SIZE: u64 = 168;
+
+/// By the kernel's tables.
+fn by_orc(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
+    let ladder = walk.ladder;
+    let read = |at| walk.read(at);
+    let indirect = ladder.tables.as_ref().map_or(SpIndirect::AfterRead, |t| t.indirect);
+    if cursor.signal && ladder.text.place(cursor.ip).is_none() {
+        // A call to nowhere. The kernel handles a null pointer so; for any other address the word
+        // on top of the stack has to look like the return address that it would be.
+        let top = walk.read(cursor.sp)?;
+        if cursor.ip != 0 && !ladder.text.is_return_address(ladder.mem, top) {
+            return Err(Why::NotText(VirtAddr(cursor.ip)));
+        }
+        return orc_step(cursor, &NULL_ENTRY, indirect, &read);
+    }
+    if !cursor.signal
+        && let Some(&(_, name)) = ladder.trampolines.iter().find(|(at, _)| *at == cursor.ip)
+    {
+        return Err(Why::Trampoline(name));
+    }
+    let tables = ladder.tables.as_ref().ok_or(Why::NoTable)?;
+    let ip = cursor.lookup_ip();
+    let entry = tables.find(ladder.mem, &ladder.text, ip).ok_or(Why::NoEntry(VirtAddr(ip)))?;
+    orc_step(cursor, &entry, tables.indirect, &read)
+}
+
+/// By the frame pointer: kernels built with them, and generated code in all kernels.
+fn by_frame_pointer(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
+    let ladder = walk.ladder;
+    // Where the tables know the code, the register is not a frame pointer.
+    if let Some(tables) = &ladder.tables
+        && tables.find(ladder.mem, &ladder.text, cursor.lookup_ip()).is_some()
+    {
+        return Err(Why::NoFramePointer);
+    }
+    let has_frame_pointers = ladder.tables.is_none();
+    let bp = cursor.bp.ok_or(Why::NoFramePointer)?;
+    let read = |at| walk.read(at);
+    let checked = |ip: u64| match ladder.text.is_return_address(ladder.mem, ip) {
+        true => Ok(ip),
+        false if ladder.text.place(ip).is_none() => Err(Why::NotText(VirtAddr(ip))),
+        false => Err(Why::NotAfterCall(VirtAddr(ip))),
+    };
+    let caller = |ip, sp, bp| Found::Caller(Cursor { ip, sp, bp: Some(bp), regs: None, signal: false });
+
+    // Interrupted before the frame was set up, or after it was taken down?
+    if cursor.signal
+        && let Some(pushed) = pushed_in_prologue(walk, cursor.ip)
+    {
+        let ip = checked(walk.read(cursor.sp.wrapping_add(pushed))?)?;
+        let bp = if pushed == 0 { bp } else { walk.read(cursor.sp)? };
+        return Ok(caller(ip, cursor.sp.wrapping_add(pushed + 8), bp));
+    }
+    if has_frame_pointers && bp == 0 {
+        // Entry code clears the register before the outermost call.
+        return Ok(Found::End);
+    }
+    if has_frame_pointers && bp & 1 == 1 {
+        // Entry code marks a pointer to saved registers so; those of a kernel thread are zero.
+        let regs = read_pt_regs(bp - 1, &read)?;
+        return Ok(match () {
+            () if regs.ip.get() == 0 && regs.sp.get() == 0 => Found::End,
+            () if regs.is_user() => Found::User { ip: regs.ip.get(), sp: regs.sp.get(), regs: Some(regs) },
+            () => Found::Caller(Cursor::from_regs(regs)),
+        });
+    }
+    let ip = checked(walk.read(bp.wrapping_add(8))?)?;
+    Ok(caller(ip, bp.wrapping_add(16), walk.read(bp)?))
+}
+
+/// If `ip` is in a function's first or last instructions, where there is no frame yet or no more:
+/// bytes on the stack above the return address, 0 or 8.
+fn pushed_in_prologue(walk: &Walk<'_>, ip: u64) -> Option<u64> {
+    let mut code = [0; 16];
+    let mut have = 0;
+    for (offset, at, n) in page_pieces(ip, code.len()) {
+        if walk.ladder.mem.read(VirtAddr(at), &mut code[offset..offset + n]).is_err() {
+            break;
+        }
+        have = offset + n;
+    }
+    let mut code = &code[..have];
+    // endbr64; a call to __fentry__, or the 5-byte nop it is patched to.
+    for skipped in [&[0xf3, 0x0f, 0x1e, 0xfa][..], &[0x0f, 0x1f, 0x44, 0x00, 0x00]] {
+        code = code.strip_prefix(skipped).unwrap_or(code);
+    }
+    match code {
+        [0x55, ..] | [0xc3, ..] => Some(0), // push %rbp; ret
+        [0x48, 0x89, 0xe5, ..] => Some(8),  // mov %rsp,%rbp
+        _ => None,
+    }
+}
+
+/// By looking at every word of the rest of the stack for the address after a call.
+fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
+    let areas = &walk.areas.0;
+    let (mut sp, mut here) = (cursor.sp.next_multiple_of(8), walk.here);
+    let mut unreadable = None;
+    // At most one hop per stack.
+    for _ in 0..areas.len() {
+        let area = areas.get(here).ok_or(Why::OffStack(VirtAddr(sp)))?;
+        while sp < area.range.end {
+            match walk.ladder.mem.read_u64(VirtAddr(sp)) {
+                Ok(ip) if walk.ladder.is_scannable(ip) => {
+                    return Ok(Found::Caller(Cursor { ip, sp: sp + 8, bp: None, regs: None, signal: false }));
+                }
+                Ok(_) => sp += 8,
+                Err(e) => {
+                    unreadable.get_or_insert(e);
+                    sp = VirtAddr(sp + 1).page_up().map_or(u64::MAX, |p| p.0);
+                }
+            }
+        }
+        let top = area.range.end;
+        match area.kind {
+            // The last word of an interrupt stack is where the stack pointer was before.
+            Kind::Irq => {
+                sp = walk.read(top.wrapping_sub(8))?.next_multiple_of(8);
+                here = walk.areas.of_sp(sp).ok_or(Why::OffStack(VirtAddr(sp)))?;
+                walk.check_hop(here)?;
+            }
+            // An exception's begin with the registers of what was interrupted.
+            Kind::DoubleFault | Kind::Nmi | Kind::Debug | Kind::MachineCheck | Kind::Vmm => {
+                let regs = read_pt_regs(top.wrapping_sub(PT_REGS_SIZE), &|at| walk.read(at))?;
+                let (ip, sp) = (regs.ip.get(), regs.sp.get());
+                if regs.is_user() {
+                    return Ok(Found::User { ip, sp, regs: Some(regs) });
+                }
+                return match walk.ladder.text.place(ip) {
+                    Some(_) => Ok(Found::Caller(Cursor::from_regs(regs))),
+                    None => Err(Why::NotText(VirtAddr(ip))),
+                };
+            }
+            Kind::Task | Kind::Entry => break,
+        }
+    }
+    Err(unreadable.map_or(Why::NothingFound, Why::Unreadable))
+}
+
+impl super::Ladder<'_> {
+    /// Whether a word on a stack is worth believing. Init text is gone after boot: what lies there
+    /// now is no evidence.
+    fn is_scannable(&self, ip: u64) -> bool {
+        self.text.place(ip.wrapping_sub(1)).is_some_and(|p| p != Place::Init)
+            && self.text.is_return_address(self.mem, ip)
+    }
+}

@@ -1,0 +1,106 @@
+//! All ORC tables of a kernel: the image's and, read when first needed, those of its modules.
+
+use std::cell::OnceCell;
+use std::ops::Range;
+
+use kdump_arch_x86::VirtAddr;
+use kdump_vmcore::KernelMem;
+
+use super::orc::{ENTRY_SIZE, Entry, Format, Table};
+use super::step::SpIndirect;
+use super::text::{Place, Text};
+use crate::kernel::{Gap, Kernel};
+
+/// Where a module keeps its ORC table: `module.arch.orc_unwind_ip`, `.orc_unwind`, `.num_orcs`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ModuleOrc {
+    /// The module's text.
+    pub text: Range<u64>,
+    /// Array of self-relative addresses.
+    pub orc_ip: VirtAddr,
+    /// Array of entries.
+    pub orc: VirtAddr,
+    /// Number of elements of both.
+    pub num: u32,
+}
+
+/// The tables.
+pub struct Tables {
+    format: Format,
+    /// How their SP_INDIRECT counts.
+    pub indirect: SpIndirect,
+    kernel: Table,
+    modules: Vec<(ModuleOrc, OnceCell<Option<Table>>)>,
+}
+
+impl Tables {
+    /// Puts given tables together.
+    #[must_use]
+    pub fn new(format: Format, indirect: SpIndirect, kernel: Table, modules: Vec<ModuleOrc>) -> Self {
+        Self {
+            format,
+            indirect,
+            kernel,
+            modules: modules.into_iter().map(|m| (m, OnceCell::new())).collect(),
+        }
+    }
+
+    /// Reads the image's table; `None` if the kernel was built without.
+    ///
+    /// # Errors
+    /// If the table is damaged or unreadable, or its format is unknown.
+    pub fn from_dump(kernel: &Kernel<'_>, modules: Vec<ModuleOrc>) -> Result<Option<Self>, Gap> {
+        let Ok(ips) = kernel.symbol("__start_orc_unwind_ip") else { return Ok(None) };
+        let entries = kernel.symbol("__start_orc_unwind")?;
+        let stop = kernel.symbol("__stop_orc_unwind")?;
+        let bytes = stop.0.checked_sub(entries.0).filter(|b| b % ENTRY_SIZE as u64 == 0);
+        let num = bytes.ok_or_else(|| {
+            Gap::Other(format!("the ORC table from {entries} to {stop} is not a whole number of entries"))
+        })? / ENTRY_SIZE as u64;
+        if num == 0 {
+            return Ok(None);
+        }
+        let table = Table::read(&kernel.mem, ips, entries, num)
+            .map_err(|source| Gap::Read { what: "ORC table".into(), source })?;
+        let format = read_header(kernel).and_then(|hash| Format::from_hash(&hash));
+        let format = format.or_else(|| Format::guess_from_entries(table.entries()));
+        let format = format.ok_or_else(|| Gap::Other("the ORC table is in an unknown format".into()))?;
+        // The rewrite of IRQ stack switching that changed the meaning also brought this variable.
+        let is_new = kernel.symbol("hardirq_stack_inuse").is_ok() || kernel.symbol("pcpu_hot").is_ok();
+        let indirect = if is_new { SpIndirect::AfterRead } else { SpIndirect::BeforeRead };
+        Ok(Some(Self::new(format, indirect, table, modules)))
+    }
+
+    /// The entry that covers `ip`.
+    #[must_use]
+    pub fn find(&self, mem: &KernelMem<'_>, text: &Text, ip: u64) -> Option<Entry> {
+        let table = match text.place(ip)? {
+            Place::Kernel | Place::Init => &self.kernel,
+            Place::Module(i) => {
+                let (module, table) = self.modules.get(i)?;
+                let read = || Table::read(mem, module.orc_ip, module.orc, module.num.into()).ok();
+                table.get_or_init(read).as_ref()?
+            }
+            Place::Generated => return None,
+        };
+        table.find(ip, self.format)
+    }
+
+    /// The encoding of the tables.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Entries in the image's table.
+    #[must_use]
+    pub fn nr_entries(&self) -> usize {
+        self.kernel.nr_entries()
+    }
+}
+
+/// The hash that names the table's format; kernels before 6.3.10 have none.
+fn read_header(kernel: &Kernel<'_>) -> Option<[u8; 20]> {
+    let at = kernel.symbol("__start_orc_header").or_else(|_| kernel.symbol("orc_header")).ok()?;
+    kernel.mem.read_array(at).ok()
+}
