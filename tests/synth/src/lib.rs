@@ -13,6 +13,7 @@ mod kdump;
 mod memory;
 mod notes;
 mod orc;
+mod pages;
 mod paging;
 mod printk;
 mod token_table;
@@ -26,6 +27,9 @@ pub use kdump::{Compression, KdumpFile, flatten};
 pub use memory::{Arena, Memory, PAGE_SIZE};
 pub use notes::{Notes, Regs};
 pub use orc::{OrcEntry, OrcFormat, OrcReg, OrcTable, OrcType};
+pub use pages::{
+    HeadLink, HugetlbMark, OrderPlace, PageClass, PageEncoding, PageFlags, STRUCT_PAGE, TypeWord,
+};
 pub use paging::{PageSize, PageTables, flags};
 pub use printk::{DescState, PrintkRing, Record};
 pub use types::{PercpuVariable, Types};
