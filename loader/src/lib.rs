@@ -1,15 +1,27 @@
 //! `kdump-loader` turns this machine and a kernel image into a [`plan::LoadPlan`], and the plan into the system call.
 //!
 //! May use `kdump-panic-kernel`, `kdump-vmcore` (ELF definitions) and `kdump-arch-x86`. Parsers
-//! take bytes; [`machine`] alone reads the running system; [`plan`] is pure; [`syscall`] performs.
+//! take bytes; [`machine`] reads the running system and [`target`] its disks; [`plan`] is pure;
+//! [`syscall`] performs; [`arm`] is all of it in order.
 
+pub mod arm;
 pub mod boot_params;
 pub mod bzimage;
 pub mod cmdline;
+pub mod config;
 pub mod cpio;
 pub mod elfcorehdr;
+pub mod initramfs;
 pub mod iomem;
 pub mod kernel_map;
 pub mod machine;
 pub mod modules;
+pub mod panic_image;
+pub mod plan;
+pub mod preflight;
+pub mod serial;
+pub mod state;
+pub mod superblock;
+pub mod syscall;
 pub mod sysfs;
+pub mod target;

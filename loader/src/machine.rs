@@ -50,7 +50,8 @@ pub struct Machine {
     pub is_crash_loaded: Option<bool>,
     /// Bytes that the kernel wants for an elfcorehdr it updates on hotplug (6.6 and later).
     pub elfcorehdr_size: Option<u64>,
-    /// Whether the kernel can update a loaded elfcorehdr itself.
+    /// Whether the kernel can update a loaded elfcorehdr itself: the files are there, whatever they
+    /// say (from 6.10 on they read 1 only once such an image is loaded).
     pub has_crash_hotplug: bool,
     /// boot_params of the running kernel.
     pub boot_params: Option<Box<BootParams>>,
@@ -121,8 +122,8 @@ impl Machine {
             crash_size: number("sys/kernel/kexec_crash_size"),
             is_crash_loaded: number("sys/kernel/kexec_crash_loaded").map(|n| n != 0),
             elfcorehdr_size: number("sys/kernel/crash_elfcorehdr_size"),
-            has_crash_hotplug: number("sys/devices/system/cpu/crash_hotplug") == Some(1)
-                || number("sys/devices/system/memory/crash_hotplug") == Some(1),
+            has_crash_hotplug: number("sys/devices/system/cpu/crash_hotplug").is_some()
+                || number("sys/devices/system/memory/crash_hotplug").is_some(),
             rsdp: rsdp.or_else(|| sysfs::parse_efi_systab(&text("sys/firmware/efi/systab")?)),
             boot_params,
             kernel_map: read_kernel_map(root, iomem.kernel_code().map(PhysRange::start)),

@@ -25,8 +25,11 @@ pub enum Error {
     #[error("the panic-path program is no ELF file")]
     Elf(#[from] goblin::error::Error),
     /// Some other ELF file.
-    #[error("the panic-path program has ELF type {e_type} for machine {e_machine}, expected {} for {}",
-        header::ET_DYN, header::EM_X86_64)]
+    #[error(
+        "the panic-path program has ELF type {e_type} for machine {e_machine}, expected {} for {}",
+        header::ET_DYN,
+        header::EM_X86_64
+    )]
     WrongKind {
         /// `e_type` of the file.
         e_type: u16,
@@ -40,7 +43,9 @@ pub enum Error {
         name: &'static str,
     },
     /// The symbols contradict the program headers or each other.
-    #[error("the panic-path program has {name} at {value:#x}, which is no page of an image of at most {MAX_IMAGE_SIZE:#x} bytes")]
+    #[error(
+        "the panic-path program has {name} at {value:#x}, which is no page of an image of at most {MAX_IMAGE_SIZE:#x} bytes"
+    )]
     BadSymbol {
         /// Its name.
         name: &'static str,
@@ -48,7 +53,9 @@ pub enum Error {
         value: u64,
     },
     /// A segment outside the image or the file.
-    #[error("segment at {vaddr:#x} of {memsz:#x} bytes lies outside the panic-path program's image of {image_size:#x} bytes or its file")]
+    #[error(
+        "segment at {vaddr:#x} of {memsz:#x} bytes lies outside the panic-path program's image of {image_size:#x} bytes or its file"
+    )]
     BadSegment {
         /// Its address.
         vaddr: u64,
@@ -58,7 +65,9 @@ pub enum Error {
         image_size: u64,
     },
     /// A relocation that needs a dynamic linker.
-    #[error("relocation of type {r_type} at {offset:#x} of the panic-path program, expected only {R_X86_64_RELATIVE} (R_X86_64_RELATIVE)")]
+    #[error(
+        "relocation of type {r_type} at {offset:#x} of the panic-path program, expected only {R_X86_64_RELATIVE} (R_X86_64_RELATIVE)"
+    )]
     UnexpectedRelocation {
         /// Its type.
         r_type: u32,
@@ -156,7 +165,12 @@ impl PanicImage {
             let word = bytes.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()).ok_or(outside)?;
             *word = (base + addend).to_le_bytes();
         }
-        Ok(Placed { bytes, entry: base + self.entry, handoff: base + image_size, constant_len: self.constant_len })
+        Ok(Placed {
+            bytes,
+            entry: base + self.entry,
+            handoff: base + image_size,
+            constant_len: self.constant_len,
+        })
     }
 }
 
@@ -176,7 +190,9 @@ fn collect_segments(elf: &Elf<'_>, file: &[u8], image_size: u64) -> Result<Vec<u
         let outside = || Error::BadSegment { vaddr: phdr.p_vaddr, memsz: phdr.p_memsz, image_size };
         let mem = slice_range(phdr.p_vaddr, phdr.p_memsz).ok_or_else(outside)?;
         let target = image.get_mut(mem).ok_or_else(outside)?;
-        let source = slice_range(phdr.p_offset, phdr.p_filesz).and_then(|range| file.get(range)).ok_or_else(outside)?;
+        let source = slice_range(phdr.p_offset, phdr.p_filesz)
+            .and_then(|range| file.get(range))
+            .ok_or_else(outside)?;
         target.get_mut(..source.len()).ok_or_else(outside)?.copy_from_slice(source);
     }
     Ok(image)
@@ -230,7 +246,8 @@ mod tests {
     fn relocated_words_move_with_the_base() {
         let image = PanicImage::embedded().unwrap();
         let (low, high) = (image.place(BASE).unwrap(), image.place(BASE + 0x1_2345_6000).unwrap());
-        let word = |placed: &Placed, at: usize| u64::from_le_bytes(*placed.bytes[at..].first_chunk().unwrap());
+        let word =
+            |placed: &Placed, at: usize| u64::from_le_bytes(*placed.bytes[at..].first_chunk().unwrap());
         let (mut low_rest, mut high_rest) = (low.clone(), high.clone());
         for &(at, addend) in &image.relocations {
             assert_eq!(word(&low, at), BASE + addend);
@@ -245,8 +262,11 @@ mod tests {
     #[test]
     fn bases_it_cannot_run_at_are_refused() {
         let image = PanicImage::embedded().unwrap();
-        for base in [0, BASE + 1, BASE + 0x800, 1 << 52, u64::MAX & !0xfff] {
-            assert!(matches!(image.place(base), Err(Error::BadBase { base: bad }) if bad == base), "{base:#x}");
+        for base in [0, BASE + 1, BASE + 0x800, 1 << 52, !0xfff] {
+            assert!(
+                matches!(image.place(base), Err(Error::BadBase { base: bad }) if bad == base),
+                "{base:#x}"
+            );
         }
     }
 
@@ -254,7 +274,8 @@ mod tests {
     fn a_foreign_relocation_is_refused_by_its_type() {
         let mut file = kdump_panic_kernel::IMAGE.to_vec();
         let elf = Elf::parse(&file).unwrap();
-        let section = elf.section_headers.iter().find(|s| s.sh_type == goblin::elf::section_header::SHT_RELA).unwrap();
+        let section =
+            elf.section_headers.iter().find(|s| s.sh_type == goblin::elf::section_header::SHT_RELA).unwrap();
         let r_info = section.sh_offset as usize + 8;
         file[r_info] = 6; // R_X86_64_GLOB_DAT
         assert!(matches!(PanicImage::parse(&file), Err(Error::UnexpectedRelocation { r_type: 6, .. })));

@@ -1,1 +1,84 @@
-//! Drivers between a directory and its disk.
+//! The drivers between a block device and the CPU, from the device's chain of parents in sysfs.
+//!
+//! Each ancestor that has a driver counts: partition and disk have none, then come for instance the
+//! virtio device (`virtio_blk`) and the PCI function it sits on (`virtio_pci`). A driver that is a
+//! module now is named by sysfs; one that is built in now may be a module of the capture kernel,
+//! and is looked up by the device's modalias.
+
+use std::fs;
+use std::path::Path;
+
+use super::Tree;
+
+/// Longest chain that is believed; USB hubs behind PCI bridges make a dozen.
+const MAX_DEPTH: usize = 64;
+
+/// Names of the modules of `tree` that drive `device`, a directory under /sys/devices, and its
+/// parents, the outermost bus first.
+#[must_use]
+pub fn find_drivers(tree: &Tree, device: &Path) -> Vec<String> {
+    // Directories without uevent are no devices: `block`, and all above the bus.
+    let chain: Vec<&Path> =
+        device.ancestors().take(MAX_DEPTH).filter(|d| d.join("uevent").exists()).collect();
+    let mut names: Vec<String> = Vec::new();
+    for dir in chain.into_iter().rev() {
+        for name in drivers_of(tree, dir) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+fn drivers_of(tree: &Tree, dir: &Path) -> Vec<String> {
+    let driver = dir.join("driver");
+    if !driver.exists() {
+        return Vec::new();
+    }
+    let module = fs::canonicalize(driver.join("module")).ok();
+    let module = module.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
+    let found = module.map(|m| tree.find_alias(m)).unwrap_or_default();
+    let found = if found.is_empty() {
+        let alias = fs::read_to_string(dir.join("modalias")).unwrap_or_default();
+        tree.find_alias(alias.trim())
+    } else {
+        found
+    };
+    found.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Check that a virtio disk gives both its drivers, the one that is built in here by its modalias.
+    #[test]
+    fn a_virtio_disk_needs_its_bus_and_its_driver() {
+        let root = tempfile::tempdir().unwrap();
+        let lib = root.path().join("lib");
+        fs::create_dir_all(&lib).unwrap();
+        fs::write(lib.join("modules.dep"), "k/virtio_blk.ko.xz:\nk/virtio_pci.ko:\nk/other.ko:\n").unwrap();
+        fs::write(lib.join("modules.alias"), "alias pci:v00001AF4d*sv*sd*bc*sc*i* virtio_pci\n").unwrap();
+        let tree = Tree::open(&lib).unwrap();
+
+        let pci = root.path().join("devices/pci0000:00/0000:00:03.0");
+        let virtio = pci.join("virtio1");
+        let part = virtio.join("block/vda/vda1");
+        fs::create_dir_all(&part).unwrap();
+        for dir in [&part, &virtio.join("block/vda"), &virtio, &pci] {
+            fs::write(dir.join("uevent"), "").unwrap();
+        }
+        fs::create_dir_all(root.path().join("bus/drivers/virtio_blk")).unwrap();
+        fs::create_dir_all(root.path().join("bus/drivers/virtio-pci")).unwrap();
+        fs::create_dir_all(root.path().join("module/virtio_blk")).unwrap();
+        symlink(root.path().join("module/virtio_blk"), root.path().join("bus/drivers/virtio_blk/module"))
+            .unwrap();
+        symlink(root.path().join("bus/drivers/virtio_blk"), virtio.join("driver")).unwrap();
+        symlink(root.path().join("bus/drivers/virtio-pci"), pci.join("driver")).unwrap();
+        fs::write(pci.join("modalias"), "pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc00i00\n").unwrap();
+
+        assert_eq!(find_drivers(&tree, &part), ["virtio_pci", "virtio_blk"]);
+    }
+}

@@ -1,0 +1,285 @@
+//! Arming, from settings to a loaded capture kernel: [`prepare`] reads, [`Prepared::plan`] plans,
+//! [`Prepared::load`] performs and checks that it took effect.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kdump_panic_kernel::handoff::{Console, Policy};
+
+use crate::bzimage::{self, BzImage};
+use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, TargetConfig};
+use crate::machine::{self, Machine};
+use crate::modules::{self, Tree};
+use crate::panic_image::{self, PanicImage};
+use crate::plan::{self, LoadPlan, PlanView, Request};
+use crate::preflight;
+use crate::serial;
+use crate::state::{self, FileId, STATE_VERSION, State};
+use crate::syscall;
+use crate::target::{self, Target};
+
+/// Larger files are no kernel and no init.
+const MAX_FILE_BYTES: u64 = 512 << 20;
+
+/// What the user wants, defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// bzImage of the capture kernel.
+    pub kernel: PathBuf,
+    /// Its modules.
+    pub modules: PathBuf,
+    /// kdump-init.
+    pub init: PathBuf,
+    /// Directory for dumps.
+    pub target: PathBuf,
+    /// Dump level, 0 to 31.
+    pub level: u8,
+    /// `kdump` or `elf`.
+    pub format: String,
+    /// `zstd`, `zlib` or `none`.
+    pub compression: String,
+    /// `reboot`, `poweroff` or `halt`.
+    pub end: String,
+    /// Words for the capture kernel's command line.
+    pub append: String,
+    /// Where the panic path prints.
+    pub console: serial::Choice,
+    /// What it does with damaged memory.
+    pub on_corruption: Policy,
+}
+
+/// Why arming failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A precondition.
+    #[error(transparent)]
+    Preflight(#[from] preflight::Error),
+    /// The running system.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
+    /// A file is missing or unreadable.
+    #[error("{what} {path} cannot be read", path = path.display())]
+    File {
+        /// What it is for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel image.
+    #[error("{path} cannot be the capture kernel", path = path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: bzimage::Error,
+    },
+    /// Modules of another kernel.
+    #[error("modules in {dir} are for {modules}, the capture kernel is {kernel}: pass --modules", dir = dir.display())]
+    OtherModules {
+        /// The directory.
+        dir: PathBuf,
+        /// Its release.
+        modules: String,
+        /// The image's release.
+        kernel: String,
+    },
+    /// The modules.
+    #[error(transparent)]
+    Modules(#[from] modules::Error),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] target::Error),
+    /// The initramfs.
+    #[error("the capture initramfs cannot be built")]
+    Initramfs(#[from] initramfs::Error),
+    /// The panic-path program.
+    #[error("the panic-path program in this executable is damaged")]
+    PanicImage(#[from] panic_image::Error),
+    /// The plan.
+    #[error(transparent)]
+    Plan(#[from] plan::Error),
+    /// The system call; nothing is loaded now if `is_disarmed`.
+    #[error("{}", if *.is_disarmed { "no capture kernel is loaded now" } else { "nothing was changed" })]
+    Load {
+        /// Whether the machine is without a capture kernel.
+        is_disarmed: bool,
+        /// Why.
+        #[source]
+        source: syscall::Error,
+    },
+    /// The call succeeded and nothing is there.
+    #[error("kexec_load succeeded, but /sys/kernel/kexec_crash_loaded does not read 1")]
+    NotLoaded,
+}
+
+/// Everything that a plan is made from, read.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The running system.
+    pub machine: Machine,
+    /// The capture kernel.
+    pub image: BzImage,
+    /// Its file.
+    pub kernel_file: FileId,
+    /// kdump-init's file.
+    pub init_file: FileId,
+    /// Where dumps go.
+    pub target: Target,
+    /// The initramfs.
+    pub initramfs: Initramfs,
+    /// Where the panic path prints.
+    pub console: Console,
+    /// The same in words, with the reason if it is nowhere.
+    pub console_text: String,
+    settings: Settings,
+    panic_image: PanicImage,
+}
+
+/// Reads the machine and all files, and builds the initramfs. `for_load`: whether permissions are
+/// checked too.
+///
+/// # Errors
+/// [`Error`].
+pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepared, Error> {
+    let machine = Machine::read(root)?;
+    let kernel_bytes = read_file("kernel image", &settings.kernel);
+    // No reservation comes before all else; with the image at hand, the size it needs can be told.
+    let recommended = kernel_bytes.as_ref().ok().and_then(|b| BzImage::parse(b).ok()).map(|image| {
+        let initramfs = 8 << 20;
+        plan::recommended_bytes(&image, initramfs, 2 * initramfs, 0)
+    });
+    preflight::check_reservation(&machine, recommended)?;
+    if for_load {
+        preflight::check_permission(&machine)?;
+    }
+    let kernel_bytes = kernel_bytes?;
+    let image = BzImage::parse(&kernel_bytes)
+        .map_err(|source| Error::Image { path: settings.kernel.clone(), source })?;
+    let init_bytes = read_file("kdump-init", &settings.init)?;
+
+    let tree = Tree::open(&settings.modules)?;
+    check_release(&image, &settings.modules)?;
+    let target = Target::resolve(&settings.target)?;
+    let config = CaptureConfig {
+        modules: Vec::new(),
+        boot_id: machine.boot_id.clone().unwrap_or_default(),
+        target: TargetConfig {
+            uuid: target.uuid.clone(),
+            fstype: target.fstype.clone(),
+            path: target.path.clone(),
+        },
+        dump: DumpConfig {
+            level: settings.level,
+            format: settings.format.clone(),
+            compression: settings.compression.clone(),
+        },
+        end: EndConfig { action: settings.end.clone() },
+    };
+    let modules = initramfs::find_modules(&tree, &target)?;
+    let initramfs = initramfs::build(&init_bytes, &tree, modules, config)?;
+    let (console, console_text) = serial::resolve(settings.console, &machine.cmdline, root);
+    let file_id = |what, path: &Path, bytes: &[u8]| {
+        FileId::new(path, bytes).map_err(|source| Error::File { what, path: path.to_owned(), source })
+    };
+    Ok(Prepared {
+        kernel_file: file_id("kernel image", &settings.kernel, &kernel_bytes)?,
+        init_file: file_id("kdump-init", &settings.init, &init_bytes)?,
+        panic_image: PanicImage::embedded()?,
+        machine,
+        image,
+        target,
+        initramfs,
+        console,
+        console_text,
+        settings,
+    })
+}
+
+impl Prepared {
+    /// Plans the load.
+    ///
+    /// # Errors
+    /// [`plan::Error`].
+    pub fn plan(&self) -> Result<LoadPlan<'_>, plan::Error> {
+        plan::plan(&Request {
+            machine: &self.machine,
+            image: &self.image,
+            initramfs: &self.initramfs.packed,
+            unpacked_len: self.initramfs.unpacked_len,
+            panic_image: &self.panic_image,
+            console: self.console,
+            policy: self.settings.on_corruption,
+            append: &self.settings.append,
+        })
+    }
+
+    /// What `status` will read.
+    #[must_use]
+    pub fn state(&self, plan: &LoadPlan<'_>) -> State {
+        State {
+            version: STATE_VERSION,
+            armed_at: state::now(),
+            boot_id: self.machine.boot_id.clone().unwrap_or_default(),
+            kernel: self.kernel_file.clone(),
+            kernel_version: self.image.version().map(str::to_owned),
+            init: self.init_file.clone(),
+            modules: self.initramfs.modules.clone(),
+            initramfs_bytes: self.initramfs.packed.len() as u64,
+            target: self.target.clone(),
+            level: self.settings.level,
+            format: self.settings.format.clone(),
+            compression: self.settings.compression.clone(),
+            end: self.settings.end.clone(),
+            console: self.console_text.clone(),
+            plan: serde_json::to_value(PlanView::from(plan)).unwrap_or_default(),
+        }
+    }
+
+    /// Loads the plan and checks that the kernel has it.
+    ///
+    /// # Errors
+    /// [`Error::Load`], [`Error::NotLoaded`].
+    pub fn load(&self, plan: &LoadPlan<'_>, root: &Path) -> Result<(), Error> {
+        if let Err(source) = syscall::load(plan, &self.machine) {
+            let is_disarmed = machine::is_crash_loaded(root) != Some(true);
+            if is_disarmed {
+                // It speaks of an image that is gone; that it cannot be removed changes nothing.
+                let _ = State::remove(root);
+            }
+            return Err(Error::Load { is_disarmed, source });
+        }
+        if machine::is_crash_loaded(root) == Some(true) { Ok(()) } else { Err(Error::NotLoaded) }
+    }
+}
+
+fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::File { what, path: path.to_owned(), source };
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
+        let text = format!("not a regular file of at most {MAX_FILE_BYTES} bytes");
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
+    }
+    fs::read(path).map_err(failed)
+}
+
+/// Modules of another release would be refused by the capture kernel, after the panic.
+fn check_release(image: &BzImage, dir: &Path) -> Result<(), Error> {
+    let name = fs::canonicalize(dir).ok().and_then(|d| Some(d.file_name()?.to_str()?.to_owned()));
+    let kernel = image.version().and_then(|v| v.split_whitespace().next());
+    match (name, kernel) {
+        // A directory that is not called after a release says nothing.
+        (Some(modules), Some(kernel)) if modules != kernel && looks_like_release(&modules) => {
+            Err(Error::OtherModules { dir: dir.to_owned(), modules, kernel: kernel.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn looks_like_release(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_digit()) && name.contains('.')
+}

@@ -1,0 +1,255 @@
+//! Performing a plan: kexec_load(2), and what its errors mean.
+//!
+//! Everything checkable has been checked by [`crate::preflight`] and [`crate::plan`]: the kernel
+//! frees the old crash image before it validates the new one, so a refused load leaves none.
+//!
+//! Source: kernel/kexec.c (`do_kexec_load`, `kexec_load_check`), include/uapi/linux/kexec.h.
+
+// UNSAFETY: kexec_load(2) has no wrapper; it is given pointers to the segments' bytes.
+#![expect(unsafe_code)]
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::machine::Machine;
+use crate::plan::{KEXEC_ON_CRASH, LoadPlan};
+use crate::sysfs::Lockdown;
+
+/// How long a busy kexec is waited for; another loader's hashing can take seconds.
+const BUSY_LIMIT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The kernel's refusal, with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// EPERM without CAP_SYS_BOOT.
+    #[error("the kernel refused (EPERM): this needs root, with CAP_SYS_BOOT")]
+    NotRoot,
+    /// EPERM by lockdown.
+    #[error(
+        "the kernel refused (EPERM): it is locked down ({level}), usually by Secure Boot, and kexec_load then \
+         takes no image; turn Secure Boot off or boot with lockdown=none"
+    )]
+    LockedDown {
+        /// The level, as far as known.
+        level: &'static str,
+    },
+    /// EPERM by sysctl.
+    #[error("the kernel refused (EPERM): kernel.kexec_load_disabled is 1, and only a reboot clears it")]
+    Disabled,
+    /// EPERM by the counter of loads.
+    #[error(
+        "the kernel refused (EPERM): kernel.kexec_load_limit_panic is used up, and only a reboot raises it"
+    )]
+    LimitReached,
+    /// EPERM, cause unknown.
+    #[error(
+        "the kernel refused (EPERM) though root may: a security module (SELinux, IMA, a container's seccomp) \
+         forbids kexec_load"
+    )]
+    Forbidden,
+    /// EBUSY to the end.
+    #[error("another kexec operation was under way for {} s (EBUSY, {tries} tries): try again when it is done", .waited.as_secs())]
+    Busy {
+        /// Calls made.
+        tries: u32,
+        /// Time spent.
+        waited: Duration,
+    },
+    /// EADDRNOTAVAIL.
+    #[error(
+        "a segment lies outside the memory the kernel allows (EADDRNOTAVAIL): was the crashkernel memory \
+         shrunk meanwhile? compare arm --dry-run with \"Crash kernel\" in /proc/iomem"
+    )]
+    AddressNotAvailable,
+    /// EINVAL.
+    #[error(
+        "the kernel found the segments or flags {flags:#x} invalid (EINVAL): please report it with arm --dry-run --json"
+    )]
+    Invalid {
+        /// Flags given.
+        flags: u64,
+    },
+    /// ENOMEM.
+    #[error(
+        "the kernel found no room for its control pages (ENOMEM): raise crashkernel= and reboot, or free memory"
+    )]
+    NoMemory,
+    /// ENOSYS.
+    #[error("the kernel has no kexec_load (ENOSYS): it was built without CONFIG_KEXEC")]
+    NoSyscall,
+    /// Any other.
+    #[error("kexec_load failed")]
+    Other(#[source] io::Error),
+}
+
+/// How a load went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Calls it took; more than one when another kexec operation was under way.
+    pub tries: u32,
+}
+
+/// `struct kexec_segment`.
+#[repr(C)]
+struct KexecSegment {
+    buf: *const u8,
+    bufsz: usize,
+    mem: u64,
+    memsz: usize,
+}
+
+/// Loads the plan, replacing what is loaded.
+///
+/// # Errors
+/// [`Error`]. The previous image is gone even then, unless the cause is EPERM, EBUSY or ENOSYS.
+pub fn load(plan: &LoadPlan<'_>, machine: &Machine) -> Result<Loaded, Error> {
+    let segments: Vec<KexecSegment> = plan
+        .segments
+        .iter()
+        .map(|s| KexecSegment {
+            buf: s.bytes.as_ptr(),
+            bufsz: s.bytes.len(),
+            mem: s.range.start().0,
+            memsz: s.range.len() as usize,
+        })
+        .collect();
+    let tries =
+        retry_busy(BUSY_LIMIT, std::thread::sleep, || kexec_load(plan.entry.0, &segments, plan.flags))
+            .map_err(|failure| decode(failure, plan.flags, machine))?;
+    Ok(Loaded { tries })
+}
+
+/// Unloads the capture kernel; no error if none is loaded.
+///
+/// # Errors
+/// [`Error`].
+pub fn unload(machine: &Machine) -> Result<(), Error> {
+    retry_busy(BUSY_LIMIT, std::thread::sleep, || kexec_load(0, &[], KEXEC_ON_CRASH))
+        .map_err(|failure| decode(failure, KEXEC_ON_CRASH, machine))?;
+    Ok(())
+}
+
+fn kexec_load(entry: u64, segments: &[KexecSegment], flags: u64) -> io::Result<()> {
+    // SAFETY: the kernel reads `segments.len()` structures of this layout and, for each, `bufsz`
+    // bytes at `buf`; both are borrowed for the call. It writes only to memory outside this
+    // process, the crashkernel region, which no Rust object occupies.
+    let result =
+        unsafe { libc::syscall(libc::SYS_kexec_load, entry, segments.len(), segments.as_ptr(), flags) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+struct Failure {
+    error: io::Error,
+    tries: u32,
+    waited: Duration,
+}
+
+/// Calls until it is not EBUSY or the time is over; gives the number of calls. The kernel only
+/// tries its lock, so waiting is ours to do.
+fn retry_busy(
+    limit: Duration,
+    sleep: impl Fn(Duration),
+    mut call: impl FnMut() -> io::Result<()>,
+) -> Result<u32, Failure> {
+    let start = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut paused = Duration::ZERO;
+    for tries in 1.. {
+        match call() {
+            Ok(()) => return Ok(tries),
+            Err(error) => {
+                let waited = start.elapsed().max(paused);
+                if error.raw_os_error() != Some(libc::EBUSY) || waited >= limit {
+                    return Err(Failure { error, tries, waited });
+                }
+            }
+        }
+        sleep(pause);
+        paused += pause;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    unreachable!("the loop ends by its limit")
+}
+
+fn decode(failure: Failure, flags: u64, machine: &Machine) -> Error {
+    match failure.error.raw_os_error() {
+        Some(libc::EPERM) => decode_permission(machine),
+        Some(libc::EBUSY) => Error::Busy { tries: failure.tries, waited: failure.waited },
+        Some(libc::EADDRNOTAVAIL) => Error::AddressNotAvailable,
+        Some(libc::EINVAL) => Error::Invalid { flags },
+        Some(libc::ENOMEM) => Error::NoMemory,
+        Some(libc::ENOSYS) => Error::NoSyscall,
+        _ => Error::Other(failure.error),
+    }
+}
+
+/// Which of the kernel's reasons for EPERM holds, in the order in which it asks.
+pub(crate) fn decode_permission(machine: &Machine) -> Error {
+    if !machine.has_cap_sys_boot {
+        Error::NotRoot
+    } else if machine.is_load_disabled {
+        Error::Disabled
+    } else if machine.load_limit == Some(0) {
+        Error::LimitReached
+    } else {
+        match machine.lockdown {
+            Some(Lockdown::Integrity) => Error::LockedDown { level: "integrity" },
+            Some(Lockdown::Confidentiality) => Error::LockedDown { level: "confidentiality" },
+            // boot_params says Secure Boot is on (3): Debian's kernels then lock down.
+            None if machine.boot_params.as_ref().is_some_and(|b| b.secure_boot == 3) => {
+                Error::LockedDown { level: "level unknown, securityfs is not mounted" }
+            }
+            _ => Error::Forbidden,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    fn os(code: i32) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(code))
+    }
+
+    #[test]
+    fn a_busy_kexec_is_tried_again_with_growing_pauses() {
+        let pauses = RefCell::new(Vec::new());
+        let mut calls = 0;
+        let tries = retry_busy(
+            BUSY_LIMIT,
+            |p| pauses.borrow_mut().push(p.as_millis()),
+            || {
+                calls += 1;
+                if calls < 5 { os(libc::EBUSY) } else { Ok(()) }
+            },
+        );
+        assert_eq!(tries.ok(), Some(5));
+        assert_eq!(*pauses.borrow(), [5, 10, 20, 40]);
+    }
+
+    #[test]
+    fn a_kexec_that_stays_busy_ends_within_the_limit() {
+        let failure = retry_busy(BUSY_LIMIT, |_| {}, || os(libc::EBUSY)).err().unwrap();
+        assert!(failure.tries < 40);
+        let error = decode(failure, 1, &Machine::default());
+        assert!(matches!(error, Error::Busy { .. }), "{error}");
+    }
+
+    #[test]
+    fn eperm_has_its_cause_decoded() {
+        let with = |edit: fn(&mut Machine)| {
+            let mut machine = Machine { has_cap_sys_boot: true, ..Machine::default() };
+            edit(&mut machine);
+            decode_permission(&machine)
+        };
+        assert!(matches!(with(|m| m.has_cap_sys_boot = false), Error::NotRoot));
+        assert!(matches!(with(|m| m.is_load_disabled = true), Error::Disabled));
+        assert!(matches!(with(|m| m.load_limit = Some(0)), Error::LimitReached));
+        assert!(matches!(with(|m| m.lockdown = Some(Lockdown::Integrity)), Error::LockedDown { .. }));
+        assert!(matches!(with(|_| {}), Error::Forbidden));
+    }
+}

@@ -1,0 +1,289 @@
+//! From a directory to what the capture kernel needs to find it: file system, UUID, path, device.
+//!
+//! Supported so far: ext2, ext3 and ext4 on a partition or a whole disk. Everything else is refused
+//! by name, since a target that cannot be mounted after the panic is no target.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use procfs::FromRead as _;
+use procfs::process::MountInfos;
+
+use crate::superblock;
+
+/// A directory for dumps.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Target {
+    /// As the user named it, links resolved.
+    pub directory: PathBuf,
+    /// The file system's UUID.
+    pub uuid: String,
+    /// Its type, as mounted.
+    pub fstype: String,
+    /// The directory inside that file system, absolute.
+    pub path: String,
+    /// The device that holds it, for people.
+    pub device: PathBuf,
+    /// The device's directory under /sys/devices.
+    #[serde(skip)]
+    pub sysfs: PathBuf,
+    /// Bytes free for root.
+    pub free_bytes: u64,
+}
+
+/// Why a directory cannot take dumps.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not there.
+    #[error("target directory {path} cannot be used: create it, or mount the file system it belongs to", path = path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is a file.
+    #[error("target {path} is not a directory", path = path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Its file system has no disk.
+    #[error(
+        "target directory {path} is on {fstype}, which has no disk of its own: name a directory on a local ext4 \
+         file system with --target", path = path.display()
+    )]
+    NoDisk {
+        /// The directory.
+        path: PathBuf,
+        /// Its file system.
+        fstype: String,
+    },
+    /// Its file system is not one of ours.
+    #[error("target directory {path} is on {fstype}; dumps go to local ext4 file systems only, so far", path = path.display())]
+    Unsupported {
+        /// The directory.
+        path: PathBuf,
+        /// Its file system.
+        fstype: String,
+    },
+    /// LVM, LUKS, RAID.
+    #[error(
+        "target directory {path} is on {device}, a device made of others (LVM, LUKS, RAID): the capture kernel \
+         does not assemble those yet; name a directory on a plain partition with --target", path = path.display()
+    )]
+    Stacked {
+        /// The directory.
+        path: PathBuf,
+        /// The device.
+        device: String,
+    },
+    /// Read-only now, so it would be then.
+    #[error("target directory {path} is mounted read-only", path = path.display())]
+    ReadOnly {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// /proc/self/mountinfo has no mount for it.
+    #[error("no line of /proc/self/mountinfo belongs to {path} (device {device})", path = path.display())]
+    NoMount {
+        /// The directory.
+        path: PathBuf,
+        /// Its device, major:minor.
+        device: String,
+    },
+    /// The mount table cannot be read.
+    #[error("/proc/self/mountinfo cannot be read")]
+    Mounts(#[source] procfs::ProcError),
+    /// The device cannot be read.
+    #[error("the file system's UUID cannot be read from {device}", device = device.display())]
+    Device {
+        /// The device.
+        device: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Mounted as ext4, but no such superblock.
+    #[error("{device} has no ext superblock with a UUID", device = device.display())]
+    NoUuid {
+        /// The device.
+        device: PathBuf,
+    },
+    /// The path cannot stand in a configuration file.
+    #[error("target directory {path} has a name that is not UTF-8", path = path.display())]
+    NotUtf8 {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl Target {
+    /// Finds file system, device and UUID of `directory`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn resolve(directory: &Path) -> Result<Self, Error> {
+        let missing = |source| Error::NoDirectory { path: directory.to_owned(), source };
+        let path = fs::canonicalize(directory).map_err(missing)?;
+        let metadata = fs::metadata(&path).map_err(missing)?;
+        if !metadata.is_dir() {
+            return Err(Error::NotADirectory { path });
+        }
+        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        let device = format!("{major}:{minor}");
+        let mounts = MountInfos::from_file("/proc/self/mountinfo").map_err(Error::Mounts)?;
+        let Some(mount) = find_mount(&mounts, &device, &path) else {
+            return Err(Error::NoMount { path, device });
+        };
+        // Major 0: no block device (tmpfs, NFS, overlay; btrfs numbers its subvolumes so too).
+        if major == 0 && mount.fs_type != "btrfs" {
+            return Err(Error::NoDisk { path, fstype: mount.fs_type.clone() });
+        }
+        if !matches!(mount.fs_type.as_str(), "ext2" | "ext3" | "ext4") {
+            return Err(Error::Unsupported { path, fstype: mount.fs_type.clone() });
+        }
+        if mount.mount_options.contains_key("ro") || mount.super_options.contains_key("ro") {
+            return Err(Error::ReadOnly { path });
+        }
+        let inside = path_inside(&mount.root, &unescape(&mount.mount_point.to_string_lossy()), &path)
+            .ok_or_else(|| Error::NotUtf8 { path: path.clone() })?;
+
+        let link = PathBuf::from("/sys/dev/block").join(&device);
+        let sysfs = fs::canonicalize(&link).map_err(|source| Error::Device { device: link, source })?;
+        if sysfs.starts_with("/sys/devices/virtual") && has_slaves(&sysfs) {
+            let device = sysfs.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Err(Error::Stacked { path, device });
+        }
+        let device = find_device_node(&sysfs, metadata.dev())
+            .map_err(|source| Error::Device { device: sysfs.clone(), source })?;
+        let uuid = superblock::read_ext_uuid(&device)
+            .map_err(|source| Error::Device { device: device.clone(), source })?
+            .ok_or_else(|| Error::NoUuid { device: device.clone() })?;
+        let free_bytes = rustix::fs::statvfs(&path).map_or(0, |s| s.f_bfree.saturating_mul(s.f_frsize));
+        Ok(Self {
+            directory: path,
+            uuid,
+            fstype: mount.fs_type.clone(),
+            path: inside,
+            device,
+            sysfs,
+            free_bytes,
+        })
+    }
+}
+
+/// The mount of this device whose mount point is the longest prefix of the path: bind mounts give
+/// the same device several.
+fn find_mount<'a>(
+    mounts: &'a MountInfos,
+    device: &str,
+    path: &Path,
+) -> Option<&'a procfs::process::MountInfo> {
+    mounts
+        .iter()
+        .filter(|m| m.majmin == device)
+        .filter(|m| path.starts_with(unescape(&m.mount_point.to_string_lossy())))
+        // The last of equals lies on top.
+        .max_by_key(|m| m.mount_point.components().count())
+}
+
+/// The directory's path inside its file system: the mount's root there, and what follows the mount point.
+fn path_inside(mount_root: &str, mount_point: &str, path: &Path) -> Option<String> {
+    let rest = path.strip_prefix(mount_point).ok()?;
+    let mut inside = String::new();
+    for part in Path::new(&unescape(mount_root)).join(rest).components() {
+        if let Component::Normal(name) = part {
+            inside.push('/');
+            inside.push_str(name.to_str()?);
+        }
+    }
+    Some(if inside.is_empty() { "/".to_owned() } else { inside })
+}
+
+/// Undoes the kernel's escapes of blanks: `\040` and the like. Source: fs/proc_namespace.c (`mangle`).
+fn unescape(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) if code.is_ascii() => {
+                plain.push(char::from(code));
+                plain.push_str(&part[3..]);
+            }
+            _ => {
+                plain.push('\\');
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
+}
+
+fn has_slaves(sysfs: &Path) -> bool {
+    fs::read_dir(sysfs.join("slaves")).is_ok_and(|mut d| d.next().is_some())
+}
+
+/// The device node: by the kernel's name of it, else any link of /dev/disk/by-uuid with its number.
+fn find_device_node(sysfs: &Path, number: u64) -> io::Result<PathBuf> {
+    let is_it = |node: &Path| fs::metadata(node).is_ok_and(|m| m.rdev() == number);
+    let uevent = fs::read_to_string(sysfs.join("uevent"))?;
+    let name = uevent.lines().find_map(|l| l.strip_prefix("DEVNAME="));
+    let node = name.map(|n| Path::new("/dev").join(n));
+    if let Some(node) = node.filter(|n| is_it(n)) {
+        return Ok(node);
+    }
+    let links = fs::read_dir("/dev/disk/by-uuid")?.flatten().map(|e| e.path());
+    links.into_iter().find(|l| is_it(l)).ok_or_else(|| {
+        let text = format!("no node under /dev has the number of {}", name.unwrap_or("the device"));
+        io::Error::new(io::ErrorKind::NotFound, text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounts(text: &str) -> MountInfos {
+        MountInfos::from_read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_longest_mount_point_of_the_device_wins() {
+        let mounts = mounts(
+            "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n\
+             30 22 254:1 /data/dumps /var/crash rw,relatime shared:1 - ext4 /dev/vda1 rw\n\
+             31 22 0:25 / /run rw - tmpfs tmpfs rw\n",
+        );
+        let mount = find_mount(&mounts, "254:1", Path::new("/var/crash/a")).unwrap();
+        assert_eq!(
+            path_inside(&mount.root, "/var/crash", Path::new("/var/crash/a")).unwrap(),
+            "/data/dumps/a"
+        );
+        let mount = find_mount(&mounts, "254:1", Path::new("/srv")).unwrap();
+        assert_eq!(path_inside(&mount.root, "/", Path::new("/srv")).unwrap(), "/srv");
+        assert!(find_mount(&mounts, "8:1", Path::new("/srv")).is_none());
+    }
+
+    #[test]
+    fn the_root_of_a_file_system_is_a_slash() {
+        assert_eq!(path_inside("/", "/mnt", Path::new("/mnt")).unwrap(), "/");
+    }
+
+    #[test]
+    fn blanks_in_mount_points_are_unescaped() {
+        assert_eq!(unescape(r"/mnt/a\040b\134c"), r"/mnt/a b\c");
+        assert_eq!(unescape(r"/x\9"), r"/x\9");
+    }
+
+    #[test]
+    fn proc_is_no_target() {
+        assert!(matches!(Target::resolve(Path::new("/proc")), Err(Error::NoDisk { .. })));
+        assert!(matches!(Target::resolve(Path::new("/proc/cmdline")), Err(Error::NotADirectory { .. })));
+        assert!(matches!(Target::resolve(Path::new("/nonexistent")), Err(Error::NoDirectory { .. })));
+    }
+}
