@@ -33,7 +33,7 @@ if [ -n "$missing" ]; then
     say "installing:$missing"
     $as_root apt-get update -qq
     # shellcheck disable=SC2086 # a list of packages
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing > /dev/null
 fi
 
 command -v cargo > /dev/null || die "no cargo: install Rust 1.95 or later (https://rustup.rs)"
