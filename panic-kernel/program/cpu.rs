@@ -8,6 +8,8 @@ use core::arch::x86_64::{__cpuid, __cpuid_count};
 use kdump_panic_kernel::handoff::Entry;
 use kdump_panic_kernel::ports::Ports;
 
+use crate::exceptions::DATA;
+
 const CR4_MCE: u64 = 1 << 6;
 const LEAF1_EDX_MCE: u32 = 1 << 7;
 
@@ -66,7 +68,7 @@ fn write_cr4(cr4: u64) {
 /// Source: `Documentation/arch/x86/boot.rst`, 64-bit boot protocol.
 pub fn enter(entry: Entry, found_cr4: u64) -> ! {
     // SAFETY: the handoff block, checked by its digest, says that this is where the capture kernel's 64-bit
-    // entry lies. Segments 0x10/0x18 were loaded by `exceptions::install`. CR4 was in force at entry, so PAE
+    // entry lies. `exceptions::install` has loaded a GDT with 0x10 and 0x18 flat, and CS. CR4 was in force at entry, so PAE
     // and LA57 do not change; SSE faults again, and nothing after it in here is compiled. Nothing of ours is
     // needed after the jump; the stack slot that `ret` takes the target from is ours until then.
     unsafe {
@@ -74,6 +76,12 @@ pub fn enter(entry: Entry, found_cr4: u64) -> ! {
             "cli",
             "cld",
             "mov cr4, rdx",
+            // Again, because an exception taken on another stack may have left SS null (QEMU does that).
+            "mov ds, {data:x}",
+            "mov es, {data:x}",
+            "mov ss, {data:x}",
+            "mov fs, {data:x}",
+            "mov gs, {data:x}",
             "push rax",
             // The protocol asks for RBX = 0 and RSI; the others are cleared so that runs do not differ.
             "xor eax, eax",
@@ -93,6 +101,7 @@ pub fn enter(entry: Entry, found_cr4: u64) -> ! {
             "ret",
             in("rax") entry.rip,
             in("rdx") found_cr4,
+            data = in(reg) u32::from(DATA),
             in("rsi") entry.rsi,
             options(noreturn),
         )

@@ -39,6 +39,9 @@ global_asm!(
     "    mov rax, rdx",
     "    or rax, {sse}",
     "    mov cr4, rax",
+    // So that a CR2 in a report is ours and not the crash's.
+    "    xor eax, eax",
+    "    mov cr2, rax",
     // The old kernel's user program may have unmasked any FPU exception.
     "    fninit",
     "    push {mxcsr}",

@@ -30,7 +30,7 @@ const STUB_SIZE: u64 = 16;
 
 /// Selectors the boot protocol asks for.
 const CODE64: u16 = 0x10;
-const DATA: u16 = 0x18;
+pub const DATA: u16 = 0x18;
 const TSS: u16 = 0x20;
 
 /// Flat descriptors, accessed bit set, in the order of the selectors: none, 32-bit code, 64-bit code, data.
