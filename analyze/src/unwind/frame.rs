@@ -88,6 +88,11 @@ pub enum Stop {
     },
     /// The outermost function of a kernel thread or an idle task.
     EndOfStack,
+    /// There is not even a first frame.
+    NoStart {
+        /// What was wrong.
+        why: Why,
+    },
     /// No way of unwinding found a caller.
     Lost {
         /// The frame whose caller is unknown.
@@ -112,6 +117,7 @@ impl fmt::Display for Stop {
         match self {
             Self::UserMode { ip, .. } => write!(f, "entered from user mode at {ip}"),
             Self::EndOfStack => f.write_str("end of stack"),
+            Self::NoStart { why } => write!(f, "nothing to begin with: {why}"),
             Self::Lost { ip, why } => write!(f, "no caller of {ip} found: {why}"),
             Self::TooManyFrames(n) => write!(f, "given up after {n} frames"),
         }
@@ -161,12 +167,15 @@ pub enum Why {
     /// The supposed return address does not follow a call.
     #[error("{0} does not follow a call")]
     NotAfterCall(VirtAddr),
-    /// The frame pointer is lost.
-    #[error("no frame pointer is known")]
+    /// The frame pointer register is known to hold something else.
+    #[error("there is no frame pointer")]
     NoFramePointer,
     /// Nothing on the rest of the stack is the address after a call.
     #[error("no return address on the rest of the stack")]
     NothingFound,
+    /// A dead task without one.
+    #[error("the task's stack has been freed")]
+    Freed,
     /// The stack cannot be read.
     #[error("the stack cannot be read: {0}")]
     Unreadable(ReadError),

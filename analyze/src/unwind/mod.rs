@@ -28,7 +28,7 @@ use kdump_vmcore::KernelMem;
 use crate::kernel::{Gap, Kernel};
 
 pub use frame::{Frame, Stack, Stop, Trust, Why};
-pub use stack::Kind as StackKind;
+pub use stack::{Kind as StackKind, thread_size};
 pub use tables::ModuleOrc;
 
 use stack::{Area, Areas, Kind};
@@ -67,6 +67,8 @@ struct Ladder<'k> {
     fork: Option<u64>,
     /// Addresses that tracers put in place of return addresses.
     trampolines: Vec<(u64, &'static str)>,
+    /// Start of the function that holds an address.
+    function: Box<dyn Fn(u64) -> Option<u64> + 'k>,
 }
 
 impl<'k> Unwinder<'k> {
@@ -103,6 +105,13 @@ impl<'k> Unwinder<'k> {
             tables,
             fork: address("ret_from_fork_asm").or_else(|| address("ret_from_fork")),
             trampolines: trampolines.into_iter().filter_map(|n| Some((address(n)?, n))).collect(),
+            function: Box::new(|ip| {
+                let (symbol, offset) = kernel.symbols.lookup(VirtAddr(ip))?;
+                match symbol.name.strip_suffix(".cold") {
+                    Some(hot) => kernel.symbols.address(hot).map(|a| a.0),
+                    None => Some(ip.wrapping_sub(offset)),
+                }
+            }),
         };
         Self { kernel, ladder, gaps: RefCell::new(gaps) }
     }
@@ -148,7 +157,7 @@ impl<'k> Unwinder<'k> {
         };
         if areas.of_sp(sp).is_none() && !areas.0.iter().any(|a| a.kind == Kind::Task) {
             // Task stacks are aligned to their size.
-            let size = stack::thread_size(self.kernel);
+            let size = thread_size(self.kernel);
             let start = sp & !(size - 1);
             areas.0.push(Area { kind: Kind::Task, range: start..start.saturating_add(size) });
         }
@@ -170,6 +179,7 @@ impl Ladder<'_> {
         let mut frames = Vec::new();
         let mut cursor = match walk.begin(start) {
             Ok(Found::Caller(cursor)) => cursor,
+            Err(why) => return Stack { frames, stop: Stop::NoStart { why } },
             other => return Stack { frames, stop: stop_of(other, 0) },
         };
         let mut trust = Trust::Regs;
@@ -210,7 +220,8 @@ struct Walk<'w> {
     here: usize,
     /// Bit per stack that was left: none is entered twice.
     left: u32,
-    /// Whether a frame came from a scan: then even the tables' return addresses are checked.
+    /// Whether a frame came from a scan, and no other has confirmed it since: then even the tables'
+    /// return addresses are checked.
     is_doubtful: bool,
 }
 
@@ -225,12 +236,15 @@ impl Walk<'_> {
             Start::Regs(regs) => (regs.sp.get(), Found::Caller(Cursor::from_regs(regs))),
             Start::Sleeping { sp } => {
                 // struct inactive_task_frame: r15 r14 r13 r12 bx, then these two.
+                if self.areas.0.iter().any(|a| a.kind == Kind::Task && a.range.start == 0) {
+                    return Err(Why::Freed);
+                }
                 self.here = self.areas.of_sp(sp.0).ok_or(Why::OffStack(sp))?;
                 let bp = self.read(sp.0.wrapping_add(40))?;
                 let ip = self.read(sp.0.wrapping_add(48))?;
                 let signal = Some(ip) == self.ladder.fork;
                 let sp = sp.0.wrapping_add(56);
-                (sp, Found::Caller(Cursor { ip, sp, bp: Some(bp), regs: None, signal }))
+                (sp, Found::Caller(Cursor { ip, sp, bp, regs: None, signal }))
             }
         };
         // A stack pointer on no known stack still makes a frame; its caller will not be found.
@@ -248,6 +262,12 @@ impl Walk<'_> {
             match rung(self, cursor).and_then(|found| self.admit(cursor, found)) {
                 Ok(found) => {
                     self.is_doubtful |= trust == Trust::Scan;
+                    // The tables' answer, from what a scan found, calls just where it should.
+                    if let (Trust::Orc, Found::Caller(c)) = (trust, found)
+                        && self.ladder.calls(c.ip, cursor.lookup_ip()) == Some(true)
+                    {
+                        self.is_doubtful = false;
+                    }
                     return Ok((trust, found));
                 }
                 // On a kernel without tables the next rung's reason is the one worth knowing.

@@ -12,7 +12,7 @@ use super::Walk;
 use super::frame::{Trust, Why};
 use super::stack::Kind;
 use super::step::{Cursor, Found, NULL_ENTRY, SpIndirect, orc_step, read_pt_regs};
-use super::text::Place;
+use super::text::{Place, direct_call_target};
 
 /// One rung.
 pub type Rung = fn(&Walk<'_>, &Cursor) -> Result<Found, Why>;
@@ -21,6 +21,9 @@ pub type Rung = fn(&Walk<'_>, &Cursor) -> Result<Found, Why>;
 pub const LADDER: [(Trust, Rung); 3] =
     [(Trust::Orc, by_orc), (Trust::FramePointer, by_frame_pointer), (Trust::Scan, by_scan)];
 
+/// How many addresses after calls a scan looks at for the one it can be sure of. Few: further out,
+/// an earlier call of the same function may have left its trace.
+const CANDIDATES: usize = 8;
 /// Bytes of `struct pt_regs`.
 const PT_REGS_SIZE: u64 = 168;
 
@@ -59,14 +62,14 @@ fn by_frame_pointer(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
         return Err(Why::NoFramePointer);
     }
     let has_frame_pointers = ladder.tables.is_none();
-    let bp = cursor.bp.ok_or(Why::NoFramePointer)?;
+    let bp = cursor.bp;
     let read = |at| walk.read(at);
     let checked = |ip: u64| match ladder.text.is_return_address(ladder.mem, ip) {
         true => Ok(ip),
         false if ladder.text.place(ip).is_none() => Err(Why::NotText(VirtAddr(ip))),
         false => Err(Why::NotAfterCall(VirtAddr(ip))),
     };
-    let caller = |ip, sp, bp| Found::Caller(Cursor { ip, sp, bp: Some(bp), regs: None, signal: false });
+    let caller = |ip, sp, bp| Found::Caller(Cursor { ip, sp, bp, regs: None, signal: false });
 
     // Interrupted before the frame was set up, or after it was taken down?
     if cursor.signal
@@ -117,24 +120,37 @@ fn pushed_in_prologue(walk: &Walk<'_>, ip: u64) -> Option<u64> {
 }
 
 /// By looking at every word of the rest of the stack for the address after a call.
+///
+/// The first is taken, unless one of the next few follows a call of this very function.
 fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
+    let ladder = walk.ladder;
     let areas = &walk.areas.0;
     let (mut sp, mut here) = (cursor.sp.next_multiple_of(8), walk.here);
-    let mut unreadable = None;
+    let (mut first, mut candidates, mut unreadable) = (None, 0, None);
     // At most one hop per stack.
     for _ in 0..areas.len() {
         let area = areas.get(here).ok_or(Why::OffStack(VirtAddr(sp)))?;
-        while sp < area.range.end {
-            match walk.ladder.mem.read_u64(VirtAddr(sp)) {
-                Ok(ip) if walk.ladder.is_scannable(ip) => {
-                    return Ok(Found::Caller(Cursor { ip, sp: sp + 8, bp: None, regs: None, signal: false }));
+        while sp < area.range.end && candidates < CANDIDATES {
+            let at = sp;
+            sp += 8;
+            match ladder.mem.read_u64(VirtAddr(at)) {
+                Ok(ip) if ladder.is_scannable(ip) => {
+                    let found = Found::Caller(Cursor { ip, sp, bp: cursor.bp, regs: None, signal: false });
+                    if ladder.calls(ip, cursor.lookup_ip()) == Some(true) {
+                        return Ok(found);
+                    }
+                    first.get_or_insert(found);
+                    candidates += 1;
                 }
-                Ok(_) => sp += 8,
+                Ok(_) => {}
                 Err(e) => {
                     unreadable.get_or_insert(e);
-                    sp = VirtAddr(sp + 1).page_up().map_or(u64::MAX, |p| p.0);
+                    sp = VirtAddr(sp).page_up().map_or(u64::MAX, |p| p.0);
                 }
             }
+        }
+        if let Some(found) = first {
+            return Ok(found);
         }
         let top = area.range.end;
         match area.kind {
@@ -151,7 +167,7 @@ fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
                 if regs.is_user() {
                     return Ok(Found::User { ip, sp, regs: Some(regs) });
                 }
-                return match walk.ladder.text.place(ip) {
+                return match ladder.text.place(ip) {
                     Some(_) => Ok(Found::Caller(Cursor::from_regs(regs))),
                     None => Err(Why::NotText(VirtAddr(ip))),
                 };
@@ -168,5 +184,13 @@ impl super::Ladder<'_> {
     fn is_scannable(&self, ip: u64) -> bool {
         self.text.place(ip.wrapping_sub(1)).is_some_and(|p| p != Place::Init)
             && self.text.is_return_address(self.mem, ip)
+    }
+
+    /// Whether the call before return address `ip` goes to the function that holds `callee`; `None`
+    /// for an indirect call, or a function without a symbol. A "no" is not the last word: the
+    /// function called may have jumped on to another.
+    pub fn calls(&self, ip: u64, callee: u64) -> Option<bool> {
+        let target = direct_call_target(self.mem, ip)?;
+        Some((self.function)(callee)? == target)
     }
 }

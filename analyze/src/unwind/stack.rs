@@ -99,10 +99,18 @@ pub fn per_cpu(kernel: &Kernel<'_>, symbol: &str, cpu: u32) -> Result<VirtAddr, 
     Ok(kernel.symbol(symbol)?.wrapping_add(offset))
 }
 
-/// Bytes of a task stack: 16 KiB, 32 KiB with KASAN.
+/// Bytes of a task stack: 16 KiB, 32 KiB with KASAN. The linker script reserves one for the first
+/// task, whose symbols were renamed in 6.10.
+///
+/// Source: include/asm-generic/vmlinux.lds.h, `INIT_TASK_DATA`.
+#[must_use]
 pub fn thread_size(kernel: &Kernel<'_>) -> u64 {
-    // A hostile size must not make any stack cover much.
-    kernel.size("thread_union").ok().filter(|s| s.is_power_of_two() && *s <= 1 << 17).unwrap_or(16 << 10)
+    let between = |start, end| Some(kernel.symbol(end).ok()?.0.wrapping_sub(kernel.symbol(start).ok()?.0));
+    between("__start_init_stack", "__end_init_stack")
+        .or_else(|| between("__start_init_task", "__end_init_task"))
+        // A hostile size must not make any stack cover much.
+        .filter(|size| size.is_power_of_two() && (PAGE_SIZE..=1 << 17).contains(size))
+        .unwrap_or(16 << 10)
 }
 
 /// The stack of the task that runs on `cpu`.

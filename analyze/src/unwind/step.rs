@@ -15,8 +15,8 @@ pub struct Cursor {
     pub ip: u64,
     /// Stack pointer.
     pub sp: u64,
-    /// Frame pointer register, whatever it is used for; lost after a scan.
-    pub bp: Option<u64>,
+    /// Frame pointer register, whatever it is used for. After a scan it is that of the frame below.
+    pub bp: u64,
     /// All registers, if they were saved in this frame.
     pub regs: Option<PtRegs>,
     /// Whether `ip` is exact, not a return address.
@@ -27,7 +27,7 @@ impl Cursor {
     /// The state that a full set of saved registers describes.
     #[must_use]
     pub fn from_regs(regs: PtRegs) -> Self {
-        Self { ip: regs.ip.get(), sp: regs.sp.get(), bp: Some(regs.bp.get()), regs: Some(regs), signal: true }
+        Self { ip: regs.ip.get(), sp: regs.sp.get(), bp: regs.bp.get(), regs: Some(regs), signal: true }
     }
 
     /// The address to look up in tables: inside the call for a return address.
@@ -116,12 +116,11 @@ pub fn orc_step(
             Cursor { ip, sp: prev_sp, bp: cursor.bp, regs: None, signal: false }
         }
     };
-    let at_bp = |bp: Option<u64>| bp.ok_or(Why::NoFramePointer);
     let offset = i64::from(entry.bp_offset);
     caller.bp = match entry.bp_reg {
-        Reg::Undefined => caller.regs.map(|r| r.bp.get()).or(cursor.bp),
-        Reg::PrevSp => Some(read(prev_sp.wrapping_add_signed(offset))?),
-        Reg::Bp => Some(read(at_bp(cursor.bp)?.wrapping_add_signed(offset))?),
+        Reg::Undefined => caller.regs.map_or(cursor.bp, |r| r.bp.get()),
+        Reg::PrevSp => read(prev_sp.wrapping_add_signed(offset))?,
+        Reg::Bp => read(cursor.bp.wrapping_add_signed(offset))?,
         _ => return Err(Why::Undefined(VirtAddr(cursor.lookup_ip()))),
     };
     caller.signal = entry.signal;
@@ -134,12 +133,12 @@ fn prev_sp(cursor: &Cursor, entry: &Entry, indirect: SpIndirect, read: &ReadWord
     let saved = |name, get: fn(&PtRegs) -> u64| cursor.regs.as_ref().map(get).ok_or(Why::RegisterLost(name));
     match entry.sp_reg {
         Reg::Sp => Ok(cursor.sp.wrapping_add_signed(offset)),
-        Reg::Bp => Ok(cursor.bp.ok_or(Why::NoFramePointer)?.wrapping_add_signed(offset)),
+        Reg::Bp => Ok(cursor.bp.wrapping_add_signed(offset)),
         Reg::SpIndirect => match indirect {
             SpIndirect::BeforeRead => read(cursor.sp.wrapping_add_signed(offset)),
             SpIndirect::AfterRead => Ok(read(cursor.sp)?.wrapping_add_signed(offset)),
         },
-        Reg::BpIndirect => read(cursor.bp.ok_or(Why::NoFramePointer)?.wrapping_add_signed(offset)),
+        Reg::BpIndirect => read(cursor.bp.wrapping_add_signed(offset)),
         // These are set where the register holds the very address; the offset is not used.
         Reg::Ax => saved("ax", |r| r.ax.get()),
         Reg::Dx => saved("dx", |r| r.dx.get()),

@@ -79,7 +79,8 @@ fn unwind(
         Tables::new(Format::V3, SpIndirect::AfterRead, image, Vec::new())
     });
     let text = Text::new(TEXT..TEXT + 0x1000, 0..0, Vec::new(), 1 << 30);
-    let ladder = Ladder { mem: &mem, text, tables, fork: Some(TEXT + 0x500), trampolines };
+    let function = Box::new(|ip| Some(ip & !0xff));
+    let ladder = Ladder { mem: &mem, text, tables, fork: Some(TEXT + 0x500), trampolines, function };
     let area = |kind, start: u64| Area { kind, range: start..start + 0x1000 };
     let areas = Areas(vec![area(Kind::Task, TASK), area(Kind::Irq, IRQ), area(Kind::Nmi, NMI)]);
     ladder.unwind(start, &areas)

@@ -76,6 +76,13 @@ impl Text {
     }
 }
 
+/// Where the call before return address `ip` goes, if it is a direct one.
+#[must_use]
+pub fn direct_call_target(mem: &KernelMem<'_>, ip: u64) -> Option<u64> {
+    let [opcode, displacement @ ..] = mem.read_array::<5>(VirtAddr(ip.wrapping_sub(5))).ok()?;
+    (opcode == 0xe8).then(|| ip.wrapping_add_signed(i32::from_le_bytes(displacement).into()))
+}
+
 /// Whether the bytes before `ip` are a call instruction.
 fn follows_call(mem: &KernelMem<'_>, ip: u64) -> bool {
     let mut before = [0; 7];
