@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kdump_panic_kernel::handoff::{Console, Policy};
+use kdump_panic_kernel::handoff::Console;
+pub use kdump_panic_kernel::handoff::Policy;
 
 use crate::bzimage::{self, BzImage};
 use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, TargetConfig};
@@ -25,12 +26,12 @@ const MAX_FILE_BYTES: u64 = 512 << 20;
 /// What the user wants, defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// bzImage of the capture kernel.
-    pub kernel: PathBuf,
-    /// Its modules.
-    pub modules: PathBuf,
-    /// kdump-init.
-    pub init: PathBuf,
+    /// bzImage of the capture kernel; else that of the running kernel, where distributions put it.
+    pub kernel: Option<PathBuf>,
+    /// Its modules; else those of the running kernel.
+    pub modules: Option<PathBuf>,
+    /// kdump-init; else the one beside this program, or the installed one.
+    pub init: Option<PathBuf>,
     /// Directory for dumps.
     pub target: PathBuf,
     /// Dump level, 0 to 31.
@@ -58,6 +59,16 @@ pub enum Error {
     /// The running system.
     #[error(transparent)]
     Machine(#[from] machine::Error),
+    /// Nothing at the usual places.
+    #[error("{what} not found: tried {}; name it with {flag}", tried.join(", "))]
+    NotFound {
+        /// What it is.
+        what: &'static str,
+        /// The flag that names it.
+        flag: &'static str,
+        /// Where it was looked for.
+        tried: Vec<String>,
+    },
     /// A file is missing or unreadable.
     #[error("{what} {path} cannot be read", path = path.display())]
     File {
@@ -147,9 +158,11 @@ pub struct Prepared {
 /// [`Error`].
 pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepared, Error> {
     let machine = Machine::read(root)?;
-    let kernel_bytes = read_file("kernel image", &settings.kernel);
+    let release = machine.release.as_str();
+    let kernel = find("kernel image", "--kernel", settings.kernel.as_deref(), &kernel_places(release))
+        .and_then(|path| Ok((read_file("kernel image", &path)?, path)));
     // No reservation comes before all else; with the image at hand, the size it needs can be told.
-    let recommended = kernel_bytes.as_ref().ok().and_then(|b| BzImage::parse(b).ok()).map(|image| {
+    let recommended = kernel.as_ref().ok().and_then(|(b, _)| BzImage::parse(b).ok()).map(|image| {
         let initramfs = 8 << 20;
         plan::recommended_bytes(&image, initramfs, 2 * initramfs, 0)
     });
@@ -157,13 +170,15 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     if for_load {
         preflight::check_permission(&machine)?;
     }
-    let kernel_bytes = kernel_bytes?;
-    let image = BzImage::parse(&kernel_bytes)
-        .map_err(|source| Error::Image { path: settings.kernel.clone(), source })?;
-    let init_bytes = read_file("kdump-init", &settings.init)?;
+    let (kernel_bytes, kernel) = kernel?;
+    let image =
+        BzImage::parse(&kernel_bytes).map_err(|source| Error::Image { path: kernel.clone(), source })?;
+    let init = find("kdump-init", "--init", settings.init.as_deref(), &init_places())?;
+    let init_bytes = read_file("kdump-init", &init)?;
 
-    let tree = Tree::open(&settings.modules)?;
-    check_release(&image, &settings.modules)?;
+    let modules = settings.modules.clone().unwrap_or_else(|| format!("/lib/modules/{release}").into());
+    let tree = Tree::open(&modules)?;
+    check_release(&image, &modules)?;
     let target = Target::resolve(&settings.target)?;
     let config = CaptureConfig {
         modules: Vec::new(),
@@ -187,8 +202,8 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         FileId::new(path, bytes).map_err(|source| Error::File { what, path: path.to_owned(), source })
     };
     Ok(Prepared {
-        kernel_file: file_id("kernel image", &settings.kernel, &kernel_bytes)?,
-        init_file: file_id("kdump-init", &settings.init, &init_bytes)?,
+        kernel_file: file_id("kernel image", &kernel, &kernel_bytes)?,
+        init_file: file_id("kdump-init", &init, &init_bytes)?,
         panic_image: PanicImage::embedded()?,
         machine,
         image,
@@ -255,6 +270,27 @@ impl Prepared {
         }
         if machine::is_crash_loaded(root) == Some(true) { Ok(()) } else { Err(Error::NotLoaded) }
     }
+}
+
+/// Where distributions put the running kernel's image: Debian and others until 2026; Fedora, newer Debian.
+fn kernel_places(release: &str) -> Vec<PathBuf> {
+    vec![format!("/boot/vmlinuz-{release}").into(), format!("/usr/lib/modules/{release}/vmlinuz").into()]
+}
+
+fn init_places() -> Vec<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("kdump-init")));
+    beside.into_iter().chain([PathBuf::from("/usr/lib/kdump-rs/kdump-init")]).collect()
+}
+
+fn find(
+    what: &'static str,
+    flag: &'static str,
+    given: Option<&Path>,
+    places: &[PathBuf],
+) -> Result<PathBuf, Error> {
+    given.or_else(|| places.iter().map(PathBuf::as_path).find(|p| p.exists())).map(Path::to_owned).ok_or_else(
+        || Error::NotFound { what, flag, tried: places.iter().map(|p| p.display().to_string()).collect() },
+    )
 }
 
 fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {

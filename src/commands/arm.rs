@@ -1,12 +1,207 @@
-//! `arm`.
+//! `arm`: flags over configuration file over defaults, then the loader's steps, then a few lines.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use kdump_loader::arm::{self, Policy, Prepared, Settings};
+use kdump_loader::config::{self, ArmConfig};
+use kdump_loader::plan::{LoadPlan, PlanView, size_text};
+use serde_json::json;
 
 use crate::exit::Exit;
 
+const SYSTEM: &str = "/";
+
 /// Arguments.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// Kernel image (bzImage) to capture with [default: that of the running kernel]
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
+    /// Its modules [default: /lib/modules/RELEASE of the running kernel]
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+    /// Directory for dumps, on a local ext4 file system [default: /var/crash]
+    #[arg(long, value_name = "DIR")]
+    target: Option<PathBuf>,
+    /// kdump-init, the capture kernel's first program [default: beside this program, or /usr/lib/kdump-rs]
+    #[arg(long, value_name = "PATH")]
+    init: Option<PathBuf>,
+    /// Which pages are left out, a sum: 1 zero, 2 cache, 4 private cache, 8 user, 16 free [default: 31]
+    #[arg(long, value_name = "0-31", value_parser = clap::value_parser!(u8).range(0..=31))]
+    level: Option<u8>,
+    /// Dump format [default: kdump]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Compression of the dump's pages [default: zstd]
+    #[arg(long, value_enum)]
+    compression: Option<Compression>,
+    /// What follows the capture [default: reboot]
+    #[arg(long, value_enum, value_name = "ACTION")]
+    end: Option<End>,
+    /// Words to add to the capture kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    append: Option<String>,
+    /// Serial console of the panic path: auto, none, or ttySn[,baud] [default: auto]
+    #[arg(long, value_name = "CONSOLE")]
+    console: Option<String>,
+    /// What the panic path does when the loaded capture kernel is damaged [default: reset]
+    #[arg(long, value_enum, value_name = "ACTION")]
+    on_corruption: Option<OnCorruption>,
+    /// Configuration file; flags override its section [arm] [default: /etc/kdump-rs/config.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the plan and load nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Format {
+    Kdump,
+    Elf,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Compression {
+    Zstd,
+    Zlib,
+    None,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum End {
+    Reboot,
+    Poweroff,
+    Halt,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum OnCorruption {
+    Reset,
+    Boot,
+    Halt,
+}
 
 /// Runs it.
-pub fn run(_args: &Args) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let start = Instant::now();
+    let settings = settings(args, read_config(args.config.as_deref())?)?;
+    let root = Path::new(SYSTEM);
+    let prepared = arm::prepare(settings, root, !args.dry_run)?;
+    let plan = prepared.plan()?;
+    if !args.dry_run {
+        prepared.load(&plan, root)?;
+        if let Err(error) = prepared.state(&plan).write(root) {
+            eprintln!("kdump-rs: armed, but {} cannot be written: {error}", kdump_loader::state::STATE_PATH);
+        }
+    }
+    for warning in &plan.warnings {
+        eprintln!("kdump-rs: warning: {warning}");
+    }
+    let ms = start.elapsed().as_millis();
+    if args.json {
+        let mut state = serde_json::to_value(prepared.state(&plan))?;
+        state["plan"] = serde_json::to_value(PlanView::from(&plan))?;
+        let report = json!({ "is_loaded": !args.dry_run, "took_ms": ms as u64, "load": state });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else if args.dry_run {
+        println!("{plan}");
+        print_summary(&prepared, &plan);
+        println!("nothing was loaded (--dry-run), {ms} ms");
+    } else {
+        println!("armed in {ms} ms");
+        print_summary(&prepared, &plan);
+    }
+    Ok(Exit::Complete)
+}
+
+fn print_summary(prepared: &Prepared, plan: &LoadPlan<'_>) {
+    let kernel = prepared.image.version().and_then(|v| v.split_whitespace().next()).unwrap_or("unknown");
+    let used: u64 = plan.segments.iter().map(|s| s.range.len()).sum();
+    let (target, initramfs) = (&prepared.target, &prepared.initramfs);
+    println!("  kernel     {kernel} ({})", prepared.kernel_file.path.display());
+    println!(
+        "  initramfs  {} ({} unpacked), {} modules",
+        size_text(initramfs.packed.len() as u64),
+        size_text(initramfs.unpacked_len),
+        initramfs.modules.len()
+    );
+    println!(
+        "  memory     {} of {} reserved at {}",
+        size_text(used),
+        size_text(plan.region.len()),
+        plan.region
+    );
+    println!(
+        "  target     {} on {} ({}, UUID {}), {} free",
+        target.directory.display(),
+        target.device.display(),
+        target.fstype,
+        target.uuid,
+        size_text(target.free_bytes)
+    );
+    println!("  console    {}", prepared.console_text);
+}
+
+fn read_config(path: Option<&Path>) -> anyhow::Result<ArmConfig> {
+    let is_asked_for = path.is_some();
+    let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
+    match std::fs::read_to_string(path) {
+        Ok(text) => config::parse(&text).with_context(|| format!("{} is not valid", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_asked_for => {
+            Ok(ArmConfig::default())
+        }
+        Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+    }
+}
+
+fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
+    let level = args.level.or(config.level).unwrap_or(31);
+    if level > 31 {
+        bail!("level {level} is not between 0 and 31");
+    }
+    let console = args.console.clone().or(config.console);
+    Ok(Settings {
+        kernel: args.kernel.clone().or(config.kernel),
+        init: args.init.clone().or(config.init),
+        modules: args.modules.clone().or(config.modules),
+        target: args.target.clone().or(config.target).unwrap_or_else(|| "/var/crash".into()),
+        level,
+        format: word(choose("format", args.format, config.format, Format::Kdump)?),
+        compression: word(choose("compression", args.compression, config.compression, Compression::Zstd)?),
+        end: word(choose("end", args.end, config.end, End::Reboot)?),
+        append: args.append.clone().or(config.append).unwrap_or_default(),
+        console: console.map_or(Ok(Default::default()), |text| text.parse())?,
+        on_corruption: match choose(
+            "on_corruption",
+            args.on_corruption,
+            config.on_corruption,
+            OnCorruption::Reset,
+        )? {
+            OnCorruption::Reset => Policy::Reset,
+            OnCorruption::Boot => Policy::Boot,
+            OnCorruption::Halt => Policy::Halt,
+        },
+    })
+}
+
+/// Flag over configuration over default.
+fn choose<T: ValueEnum>(key: &str, flag: Option<T>, config: Option<String>, default: T) -> anyhow::Result<T> {
+    match (flag, config) {
+        (Some(value), _) => Ok(value),
+        (None, Some(text)) => T::from_str(&text, false)
+            .map_err(|_| anyhow::anyhow!("key {key} of the configuration cannot be {text:?}")),
+        (None, None) => Ok(default),
+    }
+}
+
+/// The value's word, as on the command line.
+fn word<T: ValueEnum>(value: T) -> String {
+    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
 }

@@ -1,12 +1,31 @@
 //! `disarm`.
 
+use std::path::Path;
+
+use kdump_loader::machine::{self, Machine};
+use kdump_loader::state::State;
+use kdump_loader::{preflight, syscall};
+
 use crate::exit::Exit;
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {}
 
-/// Runs it.
+/// Runs it: 0 if a capture kernel was unloaded, 1 if there was none.
 pub fn run(_args: &Args) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+    let root = Path::new("/");
+    if machine::is_crash_loaded(root) != Some(true) {
+        println!("nothing was armed: no capture kernel is loaded");
+        return Ok(Exit::Gaps);
+    }
+    let machine = Machine::read(root)?;
+    preflight::check_permission(&machine)?;
+    syscall::unload(&machine)?;
+    if machine::is_crash_loaded(root) == Some(true) {
+        anyhow::bail!("the kernel took the call, but /sys/kernel/kexec_crash_loaded still reads 1");
+    }
+    State::remove(root)?;
+    println!("disarmed: the next panic will not be dumped");
+    Ok(Exit::Complete)
 }

@@ -1,12 +1,84 @@
-//! `status`.
+//! `status`: what the kernel has loaded, what the state file says of it, and whether it still fits.
+
+use std::path::Path;
+
+use kdump_loader::machine;
+use kdump_loader::plan::size_text;
+use kdump_loader::state::{self, State};
+use serde_json::json;
 
 use crate::exit::Exit;
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
-/// Runs it.
-pub fn run(_args: &Args) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+/// Runs it: 0 if a capture kernel is loaded, 1 if not.
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let root = Path::new("/");
+    let loaded = machine::is_crash_loaded(root);
+    let is_armed = loaded == Some(true);
+    let state = match State::read(root) {
+        // A state of something that is not loaded any more says nothing.
+        Ok(state) => state.filter(|_| is_armed),
+        Err(error) => {
+            eprintln!("kdump-rs: {} cannot be used: {error}", state::STATE_PATH);
+            None
+        }
+    };
+    let changes = state.as_ref().map(State::changes).unwrap_or_default();
+    if args.json {
+        let report = json!({
+            "is_armed": is_armed,
+            "has_crash_kexec": loaded.is_some(),
+            "age_s": state.as_ref().map(|s| state::now().saturating_sub(s.armed_at)),
+            "changes": changes,
+            "load": state,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print_text(loaded, state.as_ref(), &changes);
+    }
+    Ok(if is_armed { Exit::Complete } else { Exit::Gaps })
+}
+
+fn print_text(loaded: Option<bool>, state: Option<&State>, changes: &[String]) {
+    match (loaded, state) {
+        (None, _) => {
+            println!("not armed: this kernel has no crash kexec (no /sys/kernel/kexec_crash_loaded)")
+        }
+        (Some(false), _) => println!("not armed: no capture kernel is loaded"),
+        (Some(true), None) => println!("armed, but not by this program: a capture kernel is loaded"),
+        (Some(true), Some(state)) => {
+            let kernel = state.kernel_version.as_deref().and_then(|v| v.split_whitespace().next());
+            println!("armed {}", age_text(state::now().saturating_sub(state.armed_at)));
+            println!("  kernel     {} ({})", kernel.unwrap_or("unknown"), state.kernel.path.display());
+            println!("  init       {}", state.init.path.display());
+            let (modules, size) = (state.modules.len(), size_text(state.initramfs_bytes));
+            println!("  initramfs  {size}, {modules} modules");
+            let target = &state.target;
+            println!("  target     {} ({}, UUID {})", target.directory.display(), target.fstype, target.uuid);
+            println!(
+                "  dump       level {}, {}, {}, then {}",
+                state.level, state.format, state.compression, state.end
+            );
+            println!("  console    {}", state.console);
+            for change in changes {
+                println!("  changed    {change}: arm again");
+            }
+        }
+    }
+}
+
+fn age_text(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
 }
