@@ -1,6 +1,7 @@
 //! Single instructions of the CPU that Rust has no words for.
 
 // UNSAFETY: inline assembly; each block is one privileged instruction or one way out.
+#![expect(unsafe_code)]
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};

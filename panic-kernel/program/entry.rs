@@ -3,6 +3,9 @@
 //! SSE comes first because the compiler, and the core library it brings, use it for plain copies.
 //! Descriptor tables can wait for Rust: nothing here loads a segment or faults.
 
+// UNSAFETY: assembly, because there is no stack before it and no SSE.
+#![expect(unsafe_code)]
+
 use core::arch::global_asm;
 
 use crate::start;

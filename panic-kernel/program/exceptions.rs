@@ -5,6 +5,7 @@
 
 // UNSAFETY: GDT, IDT and TSS are memory that the CPU reads behind the language's back, and loading them
 // takes assembly.
+#![expect(unsafe_code)]
 
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;

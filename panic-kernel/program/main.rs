@@ -18,10 +18,8 @@
 //!
 //! This file tells the story; it only calls what the library decides and the neighbours do.
 
-// UNSAFETY: this is the bottom; every neighbour says what it needs it for.
 #![no_std]
 #![no_main]
-#![deny(unsafe_op_in_unsafe_fn)]
 
 mod console;
 mod cpu;

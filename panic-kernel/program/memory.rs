@@ -1,6 +1,7 @@
 //! Physical memory through the identity map the crashed kernel left in force.
 
 // UNSAFETY: makes slices of memory that the language knows nothing about.
+#![expect(unsafe_code)]
 
 use kdump_panic_kernel::verify::Memory;
 

@@ -2,6 +2,7 @@
 
 // UNSAFETY: these symbols are the memory functions themselves. They are assembly, because the compiler
 // would turn a loop in Rust back into a call of the function it stands in.
+#![expect(unsafe_code)]
 
 use core::arch::naked_asm;
 

@@ -19,20 +19,23 @@ fn compress_block(state: &mut [u32; 8], block: &Block) {
     }
 
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
-    for (t, &k) in K.iter().enumerate() {
-        let i = t % 16;
-        if t >= 16 {
-            w[i] = w[i]
-                .wrapping_add(small_sigma0(w[(i + 1) % 16]))
-                .wrapping_add(w[(i + 9) % 16])
-                .wrapping_add(small_sigma1(w[(i + 14) % 16]));
+    for (turn, constants) in K.as_chunks::<16>().0.iter().enumerate() {
+        if turn > 0 {
+            for i in 0..16 {
+                w[i] = w[i]
+                    .wrapping_add(small_sigma0(w[(i + 1) % 16]))
+                    .wrapping_add(w[(i + 9) % 16])
+                    .wrapping_add(small_sigma1(w[(i + 14) % 16]));
+            }
         }
-        let choose = (e & f) ^ (!e & g);
-        let majority = (a & b) ^ (a & c) ^ (b & c);
-        let t1 = h.wrapping_add(big_sigma1(e)).wrapping_add(choose).wrapping_add(k).wrapping_add(w[i]);
-        let t2 = big_sigma0(a).wrapping_add(majority);
-        (h, g, f, e) = (g, f, e, d.wrapping_add(t1));
-        (d, c, b, a) = (c, b, a, t1.wrapping_add(t2));
+        for (&k, &w) in constants.iter().zip(&w) {
+            let choose = (e & f) ^ (!e & g);
+            let majority = (a & b) ^ (a & c) ^ (b & c);
+            let t1 = h.wrapping_add(big_sigma1(e)).wrapping_add(choose).wrapping_add(k).wrapping_add(w);
+            let t2 = big_sigma0(a).wrapping_add(majority);
+            (h, g, f, e) = (g, f, e, d.wrapping_add(t1));
+            (d, c, b, a) = (c, b, a, t1.wrapping_add(t2));
+        }
     }
 
     for (word, add) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
