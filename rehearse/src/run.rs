@@ -95,7 +95,11 @@ impl Plan {
         let mut watch = Watch::new(machine.accel, progress);
         watch.until_reset(emulator, files, self.timeout)?;
         watch.begin(Phase::Collect);
-        let dumps = disk::extract(&files.disk, &files.dump)?;
+        let dumps = disk::extract(&files.disk, &files.dump).map_err(|e| match e {
+            // The console says why, better than the disk does.
+            Error::Unclean(_) | Error::NoDump => watch.error(e.to_string()),
+            other => other,
+        })?;
         watch.finish();
         Ok((dumps, watch.phases))
     }
