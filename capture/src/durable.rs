@@ -1,0 +1,120 @@
+//! A file that has its name only when it is whole and on the disk.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// A file being written under `NAME.partial`. [`DurableFile::commit`] gives it its name; until then, and
+/// if that never comes, nothing of that name exists.
+#[derive(Debug)]
+pub struct DurableFile {
+    file: File,
+    partial: PathBuf,
+    path: PathBuf,
+}
+
+impl DurableFile {
+    /// Creates `PATH.partial`, for its owner only. With `replace`, leftovers of either name are replaced.
+    ///
+    /// # Errors
+    /// `AlreadyExists` naming the file that is in the way; else whatever the operating system says.
+    pub fn create(path: &Path, replace: bool) -> io::Result<Self> {
+        let mut name = path.as_os_str().to_os_string();
+        name.push(".partial");
+        let partial = PathBuf::from(name);
+        if !replace && path.symlink_metadata().is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", path.display())));
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        if replace {
+            options.create(true).truncate(true);
+        } else {
+            options.create_new(true);
+        }
+        let file = options.open(&partial).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => io::Error::new(
+                e.kind(),
+                format!(
+                    "{} exists: a dump is being written, or its writing was cut short",
+                    partial.display()
+                ),
+            ),
+            _ => io::Error::new(e.kind(), format!("{}: {e}", partial.display())),
+        })?;
+        Ok(Self { file, partial, path: path.to_path_buf() })
+    }
+
+    /// The file, to write to.
+    #[must_use]
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The name it has until it is committed.
+    #[must_use]
+    pub fn partial_path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Brings the contents to the disk, then gives the file its name, then brings that to the disk.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; the file then still has its partial name, or its name is not
+    /// yet on the disk.
+    pub fn commit(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(&self.partial, &self.path)?;
+        sync_dir(self.path.parent())
+    }
+}
+
+/// Writes a small file whole: either all of `bytes` is there under its name, or nothing is.
+///
+/// # Errors
+/// As [`DurableFile`].
+pub fn write_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let out = DurableFile::create(path, true)?;
+    io::Write::write_all(&mut out.file(), bytes)?;
+    out.commit()
+}
+
+/// Brings a directory's entries to the disk.
+fn sync_dir(dir: Option<&Path>) -> io::Result<()> {
+    let dir = dir.filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn the_name_appears_only_with_the_whole_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmcore");
+        let out = DurableFile::create(&path, false).unwrap();
+        io::Write::write_all(&mut out.file(), b"x").unwrap();
+        assert!(!path.exists() && dir.path().join("vmcore.partial").exists());
+        out.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"x");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!dir.path().join("vmcore.partial").exists());
+    }
+
+    #[test]
+    fn what_is_there_is_not_replaced_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmcore");
+        let unfinished = DurableFile::create(&path, false).unwrap();
+        drop(unfinished);
+        let e = DurableFile::create(&path, false).unwrap_err();
+        assert!(e.to_string().contains("vmcore.partial exists"), "{e}");
+        write_small(&path, b"old").unwrap();
+        assert!(DurableFile::create(&path, false).is_err());
+        write_small(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+}
