@@ -13,7 +13,7 @@
 //! | [`handoff`] | the block: layout, sealing (loader), parsing (panic path) |
 //! | [`sha256`] | the digest, portable and with the SHA instructions |
 //! | [`verify`] | handoff and regions into an [`Action`](verify::Action) |
-//! | [`line`], [`messages`] | one line of console text without `core::fmt`; what the lines say |
+//! | [`mod@line`], [`messages`] | one line of console text without `core::fmt`; what the lines say |
 //! | [`uart`], [`reset`] | the 8250 and the reset controls over any [`Ports`](ports::Ports) |
 //! | [`image`] | the program as an ELF file, and its size |
 //!
