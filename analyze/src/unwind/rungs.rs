@@ -8,11 +8,11 @@
 use kdump_arch_x86::VirtAddr;
 use kdump_vmcore::mem::page_pieces;
 
-use super::Walk;
 use super::frame::{Trust, Why};
 use super::stack::Kind;
 use super::step::{Cursor, Found, NULL_ENTRY, SpIndirect, orc_step, read_pt_regs};
 use super::text::{Place, direct_call_target};
+use super::walk::{Ladder, Walk};
 
 /// One rung.
 pub type Rung = fn(&Walk<'_>, &Cursor) -> Result<Found, Why>;
@@ -42,14 +42,19 @@ fn by_orc(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
         return orc_step(cursor, &NULL_ENTRY, indirect, &read);
     }
     if !cursor.signal
-        && let Some(&(_, name)) = ladder.trampolines.iter().find(|(at, _)| *at == cursor.ip)
+        && let Some(name) = ladder.tracers.name(cursor.ip)
     {
         return Err(Why::Trampoline(name));
     }
     let tables = ladder.tables.as_ref().ok_or(Why::NoTable)?;
     let ip = cursor.lookup_ip();
     let entry = tables.find(ladder.mem, &ladder.text, ip).ok_or(Why::NoEntry(VirtAddr(ip)))?;
-    orc_step(cursor, &entry, tables.indirect, &read)
+    Ok(match orc_step(cursor, &entry, tables.indirect, &read)? {
+        Found::Caller(c) if !c.signal && c.regs.is_none() => {
+            Found::Caller(Cursor { ip: walk.recover(c.ip, c.sp.wrapping_sub(8)), ..c })
+        }
+        found => found,
+    })
 }
 
 /// By the frame pointer: kernels built with them, and generated code in all kernels.
@@ -64,10 +69,14 @@ fn by_frame_pointer(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
     let has_frame_pointers = ladder.tables.is_none();
     let bp = cursor.bp;
     let read = |at| walk.read(at);
-    let checked = |ip: u64| match ladder.text.is_return_address(ladder.mem, ip) {
-        true => Ok(ip),
-        false if ladder.text.place(ip).is_none() => Err(Why::NotText(VirtAddr(ip))),
-        false => Err(Why::NotAfterCall(VirtAddr(ip))),
+    let checked = |slot: u64| {
+        let ip = walk.recover(walk.read(slot)?, slot);
+        let is_plausible = ladder.tracers.name(ip).is_some() || ladder.text.is_return_address(ladder.mem, ip);
+        match is_plausible {
+            true => Ok(ip),
+            false if ladder.text.place(ip).is_none() => Err(Why::NotText(VirtAddr(ip))),
+            false => Err(Why::NotAfterCall(VirtAddr(ip))),
+        }
     };
     let caller = |ip, sp, bp| Found::Caller(Cursor { ip, sp, bp, regs: None, signal: false });
 
@@ -75,7 +84,7 @@ fn by_frame_pointer(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
     if cursor.signal
         && let Some(pushed) = pushed_in_prologue(walk, cursor.ip)
     {
-        let ip = checked(walk.read(cursor.sp.wrapping_add(pushed))?)?;
+        let ip = checked(cursor.sp.wrapping_add(pushed))?;
         let bp = if pushed == 0 { bp } else { walk.read(cursor.sp)? };
         return Ok(caller(ip, cursor.sp.wrapping_add(pushed + 8), bp));
     }
@@ -92,7 +101,7 @@ fn by_frame_pointer(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
             () => Found::Caller(Cursor::from_regs(regs)),
         });
     }
-    let ip = checked(walk.read(bp.wrapping_add(8))?)?;
+    let ip = checked(bp.wrapping_add(8))?;
     Ok(caller(ip, bp.wrapping_add(16), walk.read(bp)?))
 }
 
@@ -133,7 +142,7 @@ fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
         while sp < area.range.end && candidates < CANDIDATES {
             let at = sp;
             sp += 8;
-            match ladder.mem.read_u64(VirtAddr(at)) {
+            match ladder.mem.read_u64(VirtAddr(at)).map(|word| walk.recover(word, at)) {
                 Ok(ip) if ladder.is_scannable(ip) => {
                     let found = Found::Caller(Cursor { ip, sp, bp: cursor.bp, regs: None, signal: false });
                     if ladder.calls(ip, cursor.lookup_ip()) == Some(true) {
@@ -178,7 +187,7 @@ fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
     Err(unreadable.map_or(Why::NothingFound, Why::Unreadable))
 }
 
-impl super::Ladder<'_> {
+impl Ladder<'_> {
     /// Whether a word on a stack is worth believing. Init text is gone after boot: what lies there
     /// now is no evidence.
     fn is_scannable(&self, ip: u64) -> bool {

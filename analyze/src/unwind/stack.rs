@@ -113,14 +113,18 @@ pub fn thread_size(kernel: &Kernel<'_>) -> u64 {
         .unwrap_or(16 << 10)
 }
 
-/// The stack of the task that runs on `cpu`.
-pub fn read_current_stack(kernel: &Kernel<'_>, cpu: u32) -> Result<Range<u64>, Gap> {
+/// The task that runs on `cpu`.
+pub fn read_current_task(kernel: &Kernel<'_>, cpu: u32) -> Result<VirtAddr, Gap> {
     // In 6.2 to 6.14 `current_task` lives in `pcpu_hot`.
     let current = match kernel.offset("pcpu_hot", "current_task") {
         Ok(offset) => per_cpu(kernel, "pcpu_hot", cpu)?.wrapping_add(offset),
         Err(_) => per_cpu(kernel, "current_task", cpu)?,
     };
-    let task = kernel.mem.read_ptr(current)?;
+    Ok(kernel.mem.read_ptr(current)?)
+}
+
+/// The stack of a task; it begins at 0 if it has been freed.
+pub fn read_task_stack(kernel: &Kernel<'_>, task: VirtAddr) -> Result<Range<u64>, Gap> {
     let start = kernel.mem.read_u64(task.wrapping_add(kernel.offset("task_struct", "stack")?))?;
     Ok(start..start.saturating_add(thread_size(kernel)))
 }

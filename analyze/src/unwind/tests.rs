@@ -5,6 +5,8 @@ use kdump_arch_x86::paging::Mode;
 use kdump_vmcore::AddressSpace;
 use kdump_vmcore::mem::LiteralMem;
 
+use kdump_vmcore::KernelMem;
+
 use super::orc::{Format, Table};
 use super::step::SpIndirect;
 use super::*;
@@ -79,11 +81,13 @@ fn unwind(
         Tables::new(Format::V3, SpIndirect::AfterRead, image, Vec::new())
     });
     let text = Text::new(TEXT..TEXT + 0x1000, 0..0, Vec::new(), 1 << 30);
+    let mut tracers = Tracers::default();
+    tracers.trampolines = trampolines;
     let function = Box::new(|ip| Some(ip & !0xff));
-    let ladder = Ladder { mem: &mem, text, tables, fork: Some(TEXT + 0x500), trampolines, function };
+    let ladder = Ladder { mem: &mem, text, tables, fork: Some(TEXT + 0x500), tracers, function };
     let area = |kind, start: u64| Area { kind, range: start..start + 0x1000 };
     let areas = Areas(vec![area(Kind::Task, TASK), area(Kind::Irq, IRQ), area(Kind::Nmi, NMI)]);
-    ladder.unwind(start, &areas)
+    ladder.unwind(start, &areas, None)
 }
 
 fn regs(ip: u64, sp: u64) -> PtRegs {
