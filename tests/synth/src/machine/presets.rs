@@ -13,43 +13,31 @@ const MIB: u64 = 1 << 20;
 impl MachineSpec {
     /// See [`crate::Machine::linux_5_10`].
     pub fn linux_5_10() -> Self {
-        let kernel = Kernel::linux_5_10();
-        Self::panicked(
-            kernel,
-            vec![(0x10_0000, 0x20_0000), (0x100_0000, 0x140_0000), (1 << 32, (1 << 32) + 3 * MIB)],
-            0,
-        )
+        Self::panicked(Kernel::linux_5_10(), 2 * MIB, 1 << 32, 0)
     }
 
     /// See [`crate::Machine::linux_6_12`].
     pub fn linux_6_12() -> Self {
-        let kernel = Kernel::linux_6_12();
-        Self::panicked(
-            kernel,
-            vec![(0x10_0000, 0x20_0000), (0x100_0000, 0x140_0000), (1 << 32, (1 << 32) + 3 * MIB)],
-            1,
-        )
+        Self::panicked(Kernel::linux_6_12(), 2 * MIB, 1 << 32, 1)
     }
 
     /// See [`crate::Machine::linux_7_3`].
     pub fn linux_7_3() -> Self {
-        let kernel = Kernel::linux_7_3();
-        let image = kernel.image_phys;
-        let mut spec = Self::panicked(
-            kernel,
-            vec![(0x10_0000, 0x20_0000), (image, image + 5 * MIB), (6 << 30, (6 << 30) + 3 * MIB)],
-            0,
-        );
+        // With 5 levels the array of section roots alone takes 1 MiB.
+        let mut spec = Self::panicked(Kernel::linux_7_3(), 5 * MIB / 2, 6 << 30, 0);
         // Rust gave real kernels names that need a length of two bytes.
         let text = spec.kernel.text();
         spec.symbols.push((incompressible_name(450), 't', text + 0x3_f000));
         spec
     }
 
-    /// A panicked machine on any kernel. RAM is three ranges: the second begins with the image and is the heap, the
-    /// first and the third hold pages of the classes that dumps leave out.
-    pub fn panicked(kernel: Kernel, ram: Vec<(u64, u64)>, panic_cpu: u32) -> Self {
-        let heap = (kernel.image_phys + 2 * MIB, ram[1].1);
+    /// A panicked machine on any kernel. RAM is three ranges: a small one at 1 MiB and a large one at `large` hold
+    /// pages of the classes that dumps leave out, the one between them the image and behind it `heap` bytes to
+    /// allocate from.
+    pub fn panicked(kernel: Kernel, heap: u64, large: u64, panic_cpu: u32) -> Self {
+        let image = kernel.image_phys;
+        let heap = (image + 2 * MIB, image + 2 * MIB + heap);
+        let ram = vec![(MIB, 3 * MIB / 2), (image, heap.1), (large, large + 5 * MIB / 2)];
         Self {
             nodename: "synth".into(),
             command_line: "BOOT_IMAGE=/vmlinuz root=UUID=6fd1e2a4-synth ro crashkernel=256M quiet".into(),

@@ -41,7 +41,7 @@ impl Core {
 fn a_ready_made_core_is_small() {
     for machine in machines() {
         let len = machine.elf_core().bytes().len();
-        assert!(len < 12 << 20, "{len}");
+        assert!(len < 10 << 20, "{len}");
         assert!(machine.vmcoreinfo.ends_with(b"CRASHTIME=1795440010\n"));
         assert!(machine.vmcoreinfo.len() < 4096 - 40);
     }
