@@ -1,12 +1,136 @@
-//! `capture`.
+//! `capture`: a filtered, compressed dump from /proc/vmcore or from an existing dump.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use kdump_capture::classify::PageClass;
+use kdump_capture::config::{parse_compression, parse_format};
+use kdump_capture::durable::DurableFile;
+use kdump_capture::{DumpLevel, Options, OutputFormat, Summary};
+use kdump_vmcore::Dump;
+use kdump_vmcore::kdump::Compression;
 
 use crate::exit::Exit;
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// The dump to read: /proc/vmcore, an ELF core or a kdump-compressed file
+    #[arg(default_value = "/proc/vmcore")]
+    source: PathBuf,
+
+    /// The file to write; it has this name only once it is complete and on the disk
+    #[arg(short, long, required_unless_present = "digest")]
+    output: Option<PathBuf>,
+
+    /// What to leave out, added up: 1 zero-filled pages, 2 page cache, 4 also with private data,
+    /// 8 memory of processes, 16 free pages
+    #[arg(short = 'd', long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(0..=31))]
+    dump_level: u32,
+
+    /// kdump or elf
+    #[arg(long, default_value = "kdump", value_parser = format)]
+    format: OutputFormat,
+
+    /// zstd, zlib or none (elf is never compressed)
+    #[arg(short = 'z', long, default_value = "zstd", value_parser = compression)]
+    compression: Compression,
+
+    /// Threads that compress; as many as there are CPUs, if not given
+    #[arg(long)]
+    threads: Option<std::num::NonZeroUsize>,
+
+    /// Replace the output if it exists
+    #[arg(long)]
+    force: bool,
+
+    /// Write nothing; print number and SHA-256 of the pages that the source holds
+    #[arg(long, conflicts_with = "output")]
+    digest: bool,
+}
+
+fn format(name: &str) -> Result<OutputFormat, String> {
+    parse_format(name).ok_or_else(|| "kdump or elf".into())
+}
+
+fn compression(name: &str) -> Result<Compression, String> {
+    parse_compression(name).ok_or_else(|| "zstd, zlib or none".into())
+}
 
 /// Runs it.
-pub fn run(_args: &Args) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let dump = Dump::open(&args.source).with_context(|| args.source.display().to_string())?;
+    let Some(output) = &args.output else { return digest(&dump) };
+    anyhow::ensure!(!is_same_file(&args.source, output), "{} is the source itself", output.display());
+    let options = Options {
+        level: DumpLevel::new(args.dump_level).context("dump level")?,
+        format: args.format,
+        compression: args.compression,
+        workers: args.threads,
+        digests: false,
+    };
+    let out = DurableFile::create(output, args.force)?;
+    let summary = kdump_capture::capture(&dump, &options, out.file(), &mut |_| ())
+        .with_context(|| out.partial_path().display().to_string())?;
+    out.commit().with_context(|| output.display().to_string())?;
+    print_summary(&summary);
+    Ok(if summary.is_complete() { Exit::Complete } else { Exit::Gaps })
+}
+
+fn digest(dump: &Dump) -> anyhow::Result<Exit> {
+    let digest = kdump_capture::digest::logical_digest(dump)?;
+    writeln!(std::io::stdout(), "pages {} sha256 {}", digest.pages, digest.sha256)?;
+    if digest.lost > 0 {
+        eprintln!("kdump-rs: {} pages that the dump should hold cannot be read", digest.lost);
+        return Ok(Exit::Gaps);
+    }
+    Ok(Exit::Complete)
+}
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn print_summary(s: &Summary) {
+    let mib = |pages: u64| pages as f64 / 256.0;
+    let written_mib = s.bytes as f64 / 1048576.0;
+    let of = mib(s.written);
+    eprintln!(
+        "{} pages ({of:.1} MiB) of {} ({:.1} MiB) written as {written_mib:.1} MiB ({} {}, {:.0}%) in {:.2} s",
+        s.written,
+        s.plan.ram.count(),
+        mib(s.plan.ram.count()),
+        s.options.format.name(),
+        if s.options.format == OutputFormat::Elf { "uncompressed" } else { s.options.compression.name() },
+        if of > 0.0 { 100.0 * written_mib / of } else { 0.0 },
+        (s.filter_time + s.write_time).as_secs_f64(),
+    );
+    let kept = |excluded: bool| {
+        let classes = PageClass::ALL.into_iter().filter(|c| s.plan.found(*c) > 0);
+        let named = classes
+            .filter(|c| s.plan.level.excludes(*c) == excluded)
+            .map(|c| format!("{} {}", c.name(), s.plan.found(c)));
+        named.collect::<Vec<_>>().join(", ")
+    };
+    eprintln!("  kept: {}; zero-filled among them {}", kept(false), s.zero);
+    let left_out = kept(true);
+    if !left_out.is_empty() {
+        eprintln!("  left out: {left_out}");
+    }
+    if s.plan.absent > 0 {
+        eprintln!("  not in the source: {}", s.plan.absent);
+    }
+    for m in &s.plan.missing {
+        eprintln!("  VMCOREINFO has no {}: {}", m.fact, m.effect);
+    }
+    for trouble in &s.plan.troubles {
+        eprintln!("  {trouble}");
+    }
+    for (pfn, why) in &s.lost {
+        eprintln!("  lost page {pfn:#x}: {why}");
+    }
+    if s.nr_lost > s.lost.len() as u64 {
+        eprintln!("  lost pages in all: {}", s.nr_lost);
+    }
 }
