@@ -16,14 +16,13 @@ fn main() -> std::io::Result<()> {
         "linux_7_3" => Machine::linux_7_3(),
         other => panic!("no ready-made machine is called {other}"),
     };
-    let excluded = |pfn| machine.is_excluded(pfn, 31);
     let bytes = match format.as_str() {
         "elf" => machine.elf_core().bytes(),
-        "elf31" => machine.elf_core().exclude(excluded).bytes(),
+        "elf31" => machine.elf_core_at_level(31).bytes(),
         "zlib" => machine.kdump().bytes(),
         "zstd" => machine.kdump().compression(Compression::Zstd).bytes(),
         "raw" => machine.kdump().compression(Compression::None).bytes(),
-        "zlib31" => machine.kdump().exclude(31, excluded).bytes(),
+        "zlib31" => machine.kdump_at_level(31).bytes(),
         "flat" => flatten(&machine.kdump().bytes(), 1 << 16),
         other => panic!("no format is called {other}"),
     };

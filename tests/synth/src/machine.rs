@@ -205,6 +205,17 @@ impl Machine {
         self.spec.ram.iter().fold(file, |file, &(start, end)| file.ram(start, end - start))
     }
 
+    /// Returns the ELF core that a filter of this level would have written.
+    pub fn elf_core_at_level(&self, dump_level: u32) -> ElfCore<'_> {
+        self.elf_core().exclude(|pfn| self.is_excluded(pfn, dump_level))
+    }
+
+    /// Returns the kdump-compressed file that a filter of this level would have written. Zero-filled pages stay in the
+    /// second bitmap and share one page of the file.
+    pub fn kdump_at_level(&self, dump_level: u32) -> KdumpFile<'_> {
+        self.kdump().exclude(dump_level as i32, |pfn| self.is_excluded(pfn, dump_level & !1))
+    }
+
     /// Returns whether a dump of this level leaves the frame out.
     pub fn is_excluded(&self, pfn: u64, dump_level: u32) -> bool {
         let run = self.pages.iter().find(|(first, pages, _)| (*first..first + pages).contains(&pfn));

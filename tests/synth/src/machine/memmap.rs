@@ -10,6 +10,7 @@ use crate::{PAGE_SIZE, PageClass, STRUCT_PAGE, flags};
 pub(crate) const SECTION_SIZE_BITS: u32 = 27;
 /// `SECTION_MARKED_PRESENT | SECTION_HAS_MEM_MAP | SECTION_IS_ONLINE | SECTION_IS_EARLY`.
 const SECTION_FLAGS: u64 = 0xf;
+const PAGES_PER_SUBSECTION: u64 = 512;
 const SECTIONS_PER_ROOT: u64 = PAGE_SIZE / 16;
 
 /// What every page of RAM is used for: first frame, number of pages, class.
@@ -71,10 +72,14 @@ fn node(space: &mut Space, spec: &MachineSpec) {
 fn struct_pages(space: &mut Space, spec: &MachineSpec, start: u64, end: u64, runs: &mut PageRuns) {
     let base = space.kernel.vmemmap_base;
     let of_pfn = |pfn: u64| base + pfn * STRUCT_PAGE as u64;
-    let (first, last) = (of_pfn(start / PAGE_SIZE), of_pfn(end / PAGE_SIZE));
-    let pages = first & !(PAGE_SIZE - 1)..last.next_multiple_of(PAGE_SIZE);
-    space.map_fresh(pages.start, pages.end - pages.start, flags::KERNEL);
+    // vmemmap is populated by sub-sections of 2 MiB; the struct pages of holes in them belong to nobody.
+    let subsection = |phys: u64| (phys / PAGE_SIZE) & !(PAGES_PER_SUBSECTION - 1);
+    let pfns = subsection(start)..subsection(end + (PAGES_PER_SUBSECTION - 1) * PAGE_SIZE);
+    space.map_fresh(of_pfn(pfns.start), (pfns.end - pfns.start) * STRUCT_PAGE as u64, flags::KERNEL);
     let encoding = space.kernel.pages;
+    for pfn in (pfns.start..start / PAGE_SIZE).chain(end / PAGE_SIZE..pfns.end) {
+        space.put(of_pfn(pfn), &encoding.encode(PageClass::Kernel, 0).concat());
+    }
     let mut pfn = start / PAGE_SIZE;
     while pfn < end / PAGE_SIZE {
         let class = spec.pages.iter().find(|(phys, _)| phys / PAGE_SIZE == pfn).map(|(_, class)| *class);
