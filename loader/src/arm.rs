@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use kdump_panic_kernel::handoff::Console;
 pub use kdump_panic_kernel::handoff::Policy;
@@ -158,27 +159,63 @@ pub struct Prepared {
 /// [`Error`].
 pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepared, Error> {
     let machine = Machine::read(root)?;
-    let release = machine.release.as_str();
-    let kernel = find("kernel image", "--kernel", settings.kernel.as_deref(), &kernel_places(release))
-        .and_then(|path| Ok((read_file("kernel image", &path)?, path)));
+    let kernel = read_kernel(&settings, &machine.release);
     // No reservation comes before all else; with the image at hand, the size it needs can be told.
-    let recommended = kernel.as_ref().ok().and_then(|(b, _)| BzImage::parse(b).ok()).map(|image| {
+    let recommended = kernel.as_ref().ok().map(|(image, _)| {
         let initramfs = 8 << 20;
-        plan::recommended_bytes(&image, initramfs, 2 * initramfs, 0)
+        plan::recommended_bytes(image, initramfs, 2 * initramfs, 0)
     });
     preflight::check_reservation(&machine, recommended)?;
     if for_load {
         preflight::check_permission(&machine)?;
     }
-    let (kernel_bytes, kernel) = kernel?;
-    let image =
-        BzImage::parse(&kernel_bytes).map_err(|source| Error::Image { path: kernel.clone(), source })?;
+    let (image, kernel) = kernel?;
+    let (kernel_file, capture) = thread::scope(|scope| {
+        // Digests are most of the work; the kernel's are computed meanwhile.
+        let digests = scope.spawn(|| {
+            let _ = image.kernel_sha256();
+            file_id("kernel image", &kernel, image.file())
+        });
+        let capture = build_capture(&settings, &machine, &image);
+        (digests.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), capture)
+    });
+    let (target, initramfs, init_file) = capture?;
+    let (console, console_text) = serial::resolve(settings.console, &machine.cmdline, root);
+    Ok(Prepared {
+        kernel_file: kernel_file?,
+        init_file,
+        panic_image: PanicImage::embedded()?,
+        machine,
+        image,
+        target,
+        initramfs,
+        console,
+        console_text,
+        settings,
+    })
+}
+
+fn read_kernel(settings: &Settings, release: &str) -> Result<(BzImage, PathBuf), Error> {
+    let path = find("kernel image", "--kernel", settings.kernel.as_deref(), &kernel_places(release))?;
+    let bytes = read_file("kernel image", &path)?;
+    match BzImage::parse(bytes) {
+        Ok(image) => Ok((image, path)),
+        Err(source) => Err(Error::Image { path, source }),
+    }
+}
+
+/// What runs in the capture kernel, and where it writes to.
+fn build_capture(
+    settings: &Settings,
+    machine: &Machine,
+    image: &BzImage,
+) -> Result<(Target, Initramfs, FileId), Error> {
     let init = find("kdump-init", "--init", settings.init.as_deref(), &init_places())?;
     let init_bytes = read_file("kdump-init", &init)?;
-
-    let modules = settings.modules.clone().unwrap_or_else(|| format!("/lib/modules/{release}").into());
+    let modules = settings.modules.clone();
+    let modules = modules.unwrap_or_else(|| format!("/lib/modules/{}", machine.release).into());
     let tree = Tree::open(&modules)?;
-    check_release(&image, &modules)?;
+    check_release(image, &modules)?;
     let target = Target::resolve(&settings.target)?;
     let config = CaptureConfig {
         modules: Vec::new(),
@@ -197,22 +234,12 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     };
     let modules = initramfs::find_modules(&tree, &target)?;
     let initramfs = initramfs::build(&init_bytes, &tree, modules, config)?;
-    let (console, console_text) = serial::resolve(settings.console, &machine.cmdline, root);
-    let file_id = |what, path: &Path, bytes: &[u8]| {
-        FileId::new(path, bytes).map_err(|source| Error::File { what, path: path.to_owned(), source })
-    };
-    Ok(Prepared {
-        kernel_file: file_id("kernel image", &kernel, &kernel_bytes)?,
-        init_file: file_id("kdump-init", &init, &init_bytes)?,
-        panic_image: PanicImage::embedded()?,
-        machine,
-        image,
-        target,
-        initramfs,
-        console,
-        console_text,
-        settings,
-    })
+    let init_file = file_id("kdump-init", &init, &init_bytes)?;
+    Ok((target, initramfs, init_file))
+}
+
+fn file_id(what: &'static str, path: &Path, bytes: &[u8]) -> Result<FileId, Error> {
+    FileId::new(path, bytes).map_err(|source| Error::File { what, path: path.to_owned(), source })
 }
 
 impl Prepared {

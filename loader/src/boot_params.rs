@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn pointers_above_4_gib_are_split() {
-        let image = BzImage::parse(&image(4096, |_| {})).unwrap();
+        let image = BzImage::parse(image(4096, |_| {})).unwrap();
         let pointers = Pointers {
             cmdline: PhysAddr(0x1_2345_6000),
             initramfs: PhysRange::new(0x2_0000_1000, 0x2_0080_0123),
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_map_that_does_not_fit_is_an_error_not_a_cut_map() {
-        let image = BzImage::parse(&image(4096, |_| {})).unwrap();
+        let image = BzImage::parse(image(4096, |_| {})).unwrap();
         let entry = MemoryMapEntry { range: PhysRange::new(0, 4096), kind: E820Type::RAM };
         let pointers = Pointers { cmdline: PhysAddr(0), initramfs: PhysRange::new(0, 1) };
         assert_eq!(

@@ -5,11 +5,14 @@
 //!
 //! Source: Documentation/arch/x86/boot.rst.
 
+use std::sync::OnceLock;
+
 use kdump_arch_x86::bootparam::{
     BOOT_FLAG, HEADER_MAGIC, LOADED_HIGH, SETUP_HEADER_OFFSET, SetupHeader, XLF_CAN_BE_LOADED_ABOVE_4G,
     XLF_KERNEL_64,
 };
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
+use sha2::{Digest as _, Sha256};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 /// Boot protocol 2.12 (Linux 3.8): the first with `xloadflags`.
@@ -72,16 +75,20 @@ pub enum Error {
 pub struct BzImage {
     /// As in the file, with all that is past the image's own header zeroed.
     header: SetupHeader,
-    kernel: Vec<u8>,
+    file: Vec<u8>,
+    kernel_start: usize,
     version: Option<String>,
+    sha256: OnceLock<[u8; 32]>,
 }
 
 impl BzImage {
-    /// Parses a whole file.
+    /// Parses a whole file, and keeps it.
     ///
     /// # Errors
     /// [`Error`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+    pub fn parse(file: impl Into<Vec<u8>>) -> Result<Self, Error> {
+        let file = file.into();
+        let bytes = file.as_slice();
         if bytes.starts_with(b"\x7fELF") {
             return Err(Error::Elf);
         }
@@ -156,7 +163,8 @@ impl BzImage {
             init_size.into(),
             "smaller than the compressed kernel itself",
         )?;
-        Ok(Self { header, kernel: kernel.to_vec(), version: version_string(bytes, &header) })
+        let version = version_string(bytes, &header);
+        Ok(Self { header, file, kernel_start: start, version, sha256: OnceLock::new() })
     }
 
     /// The image's setup header, to be copied into boot_params.
@@ -168,7 +176,19 @@ impl BzImage {
     /// The protected-mode part, with what may follow it (a signature).
     #[must_use]
     pub fn kernel(&self) -> &[u8] {
-        &self.kernel
+        &self.file[self.kernel_start..]
+    }
+
+    /// The whole file.
+    #[must_use]
+    pub fn file(&self) -> &[u8] {
+        &self.file
+    }
+
+    /// Digest of [`Self::kernel`], computed once.
+    #[must_use]
+    pub fn kernel_sha256(&self) -> [u8; 32] {
+        *self.sha256.get_or_init(|| Sha256::digest(self.kernel()).into())
     }
 
     /// `uname -r` and build line, as the image carries them.
@@ -227,7 +247,7 @@ impl std::fmt::Debug for BzImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BzImage")
             .field("version", &self.version)
-            .field("kernel_len", &self.kernel.len())
+            .field("kernel_len", &self.kernel().len())
             .field("init_size", &self.init_size())
             .finish_non_exhaustive()
     }
@@ -267,7 +287,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_good_image_gives_its_kernel_and_demands() {
-        let image = BzImage::parse(&image(4096, |_| {})).unwrap();
+        let image = BzImage::parse(image(4096, |_| {})).unwrap();
         assert_eq!(image.kernel().len(), 4096);
         assert_eq!(image.init_size(), 0x300_0000);
         assert_eq!(image.pref_address(), PhysAddr(0x100_0000));
@@ -277,11 +297,11 @@ pub(crate) mod tests {
 
     #[test]
     fn a_wrong_field_is_named_with_its_value() {
-        let no_64 = BzImage::parse(&image(4096, |h| h.xloadflags = 0x7e.into())).unwrap_err();
+        let no_64 = BzImage::parse(image(4096, |h| h.xloadflags = 0x7e.into())).unwrap_err();
         assert!(matches!(no_64, Error::Unsupported { field: "xloadflags", value: 0x7e, .. }), "{no_64}");
-        let fixed = BzImage::parse(&image(4096, |h| h.relocatable_kernel = 0)).unwrap_err();
+        let fixed = BzImage::parse(image(4096, |h| h.relocatable_kernel = 0)).unwrap_err();
         assert!(matches!(fixed, Error::Unsupported { field: "relocatable_kernel", value: 0, .. }));
-        let magic = BzImage::parse(&image(4096, |h| h.header = 0.into())).unwrap_err();
+        let magic = BzImage::parse(image(4096, |h| h.header = 0.into())).unwrap_err();
         assert!(matches!(magic, Error::Magic { field: "header", value: 0, .. }));
     }
 
@@ -289,9 +309,12 @@ pub(crate) mod tests {
     fn a_cut_image_says_how_much_is_missing() {
         let mut bytes = image(4096, |_| {});
         bytes.truncate(0x400 + 1000);
-        assert_eq!(BzImage::parse(&bytes).unwrap_err(), Error::KernelCut { have: 1000, need: 4096 });
+        assert_eq!(
+            BzImage::parse(bytes.as_slice()).unwrap_err(),
+            Error::KernelCut { have: 1000, need: 4096 }
+        );
         bytes.truncate(0x210);
-        assert!(matches!(BzImage::parse(&bytes), Err(Error::Truncated { have: 0x210, .. })));
+        assert!(matches!(BzImage::parse(bytes.as_slice()), Err(Error::Truncated { have: 0x210, .. })));
     }
 
     /// Check that no length of any prefix makes the parser panic.
@@ -305,9 +328,9 @@ pub(crate) mod tests {
 
     #[test]
     fn other_files_are_recognized() {
-        assert_eq!(BzImage::parse(b"\x7fELF").unwrap_err(), Error::Elf);
+        assert_eq!(BzImage::parse(*b"\x7fELF").unwrap_err(), Error::Elf);
         let mut pe = vec![0; 4096];
         pe[..2].copy_from_slice(b"MZ");
-        assert_eq!(BzImage::parse(&pe).unwrap_err(), Error::Pe);
+        assert_eq!(BzImage::parse(pe).unwrap_err(), Error::Pe);
     }
 }

@@ -201,12 +201,13 @@ pub fn plan<'a>(request: &Request<'a>) -> Result<LoadPlan<'a>, Error> {
     let mut cmdline_bytes = cmdline.clone().into_bytes();
     cmdline_bytes.push(0);
     let mut segments = vec![
-        checked(
-            "bzImage",
-            "protected-mode kernel, with room to unpack",
-            layout.kernel,
-            Cow::Borrowed(image.kernel()),
-        ),
+        Segment {
+            tag: "bzImage",
+            purpose: "protected-mode kernel, with room to unpack",
+            range: layout.kernel,
+            bytes: Cow::Borrowed(image.kernel()),
+            sha256: Some(image.kernel_sha256()),
+        },
         checked("initramfs", "kdump-init and drivers", layout.initramfs, Cow::Borrowed(initramfs)),
         checked(
             "boot_params",

@@ -38,7 +38,7 @@ struct Inputs {
 impl Inputs {
     fn new(init_size: u32, initramfs_len: usize) -> Self {
         Self {
-            image: BzImage::parse(&image(64 << 10, |h| h.init_size = init_size.into())).unwrap(),
+            image: BzImage::parse(image(64 << 10, |h| h.init_size = init_size.into())).unwrap(),
             initramfs: vec![0x1f; initramfs_len],
             panic_image: PanicImage::embedded().unwrap(),
         }
