@@ -1,0 +1,387 @@
+//! Asking the kernel, section by section.
+
+use std::collections::BTreeMap;
+
+use kdump_arch_x86::VirtAddr;
+use kdump_arch_x86::paging::Mode;
+
+use super::{
+    CpuInfo, DumpInfo, FrameInfo, LogInfo, LogLine, ModuleInfo, PanicInfo, Report, SCHEMA_VERSION, Section,
+    StackInfo, Status, SystemInfo, TaskInfo, TaskStack, TasksInfo, hex,
+};
+use crate::kernel::{Gap, Kernel};
+use crate::log::Log;
+use crate::modules::{self, Module};
+use crate::panic::{Panic, panic_cpu};
+use crate::percpu::Cpus;
+use crate::symbolize::Symbolizer;
+use crate::sys::{System, taint_letters, utc};
+use crate::tasks::{Task, Tasks};
+use crate::unwind::{ModuleOrc, Stack, Start, Unwinder, thread_size};
+
+/// Records of the log's end that the report carries.
+const LOG_TAIL: usize = 40;
+/// Tasks in uninterruptible sleep whose stacks the report carries.
+const BLOCKED_MAX: usize = 16;
+
+impl Report {
+    /// Asks everything.
+    #[must_use]
+    pub fn build(k: &Kernel<'_>) -> Self {
+        Inquiry::new(k).report()
+    }
+}
+
+/// What the sections share, each as far as it could be had.
+pub struct Inquiry<'k, 'd> {
+    k: &'k Kernel<'d>,
+    log: Result<Log, Gap>,
+    cpus: Result<Cpus, Gap>,
+    tasks: Result<Tasks, Gap>,
+    modules: Result<Vec<Module>, Gap>,
+    module_gaps: Vec<Gap>,
+}
+
+impl<'k, 'd> Inquiry<'k, 'd> {
+    /// Reads log, CPUs, tasks and modules.
+    #[must_use]
+    pub fn new(k: &'k Kernel<'d>) -> Self {
+        let cpus = Cpus::read(k);
+        let tasks = Tasks::read(k, cpus.as_ref().ok());
+        let mut module_gaps = Vec::new();
+        let modules = modules::read(k, &mut module_gaps);
+        Self { k, log: Log::read(&k.mem, k.info), cpus, tasks, modules, module_gaps }
+    }
+
+    /// The module list, empty if unknown.
+    fn module_list(&self) -> &[Module] {
+        self.modules.as_deref().unwrap_or_default()
+    }
+
+    /// Puts the report together.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let stacks = Stacks::new(self.k, self.module_list());
+        let cpus = self.cpus_section(&stacks);
+        let panic_stack = match cpus.data.iter().flatten().find(|c| c.panicked) {
+            Some(CpuInfo { stack: Some(stack), reasons, .. }) => Section::of(stack.clone(), reasons.clone()),
+            Some(cpu) => Section::absent(cpu.reasons.join("; ")),
+            None => Section::absent("the panicking CPU is unknown"),
+        };
+        let system = self.system();
+        let mut report = Report {
+            schema_version: SCHEMA_VERSION,
+            generator: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).into(),
+            complete: false,
+            warnings: self.k.gaps.iter().chain(&stacks.unwinder.gaps()).map(ToString::to_string).collect(),
+            panic: self.panic(&cpus),
+            system,
+            panic_stack,
+            cpus,
+            tasks: self.tasks_section(&stacks),
+            modules: self.modules_section(),
+            log: self.log_section(),
+            dump: self.dump(),
+        };
+        if report.dump.incomplete {
+            report.warnings.push("the dump is incomplete: its writing was cut short".into());
+        }
+        let statuses = [
+            report.panic.status,
+            report.system.status,
+            report.panic_stack.status,
+            report.cpus.status,
+            report.tasks.status,
+            report.modules.status,
+            report.log.status,
+        ];
+        report.complete = report.warnings.is_empty() && statuses.iter().all(|s| *s == Status::Present);
+        report
+    }
+
+    fn panic(&self, cpus: &Section<Vec<CpuInfo>>) -> Section<PanicInfo> {
+        let mut reasons = Vec::new();
+        let found = match &self.log {
+            Ok(log) => Panic::from_log(log),
+            Err(e) => {
+                reasons.push(e.to_string());
+                Panic::default()
+            }
+        };
+        if found.message.is_none() && self.log.is_ok() {
+            reasons.push("the log has no panic message: not a panic, or its record was lost".into());
+        }
+        let panicked = cpus.data.iter().flatten().find(|c| c.panicked);
+        if panicked.is_none() {
+            reasons.push(
+                panic_cpu(self.k).err().map_or("the panicking CPU is unknown".into(), |e| e.to_string()),
+            );
+        }
+        let time = self.k.info.crash_time();
+        let info = PanicInfo {
+            message: found.message,
+            causes: found.causes.iter().map(|l| line(l.ts_ns, None, l.text.clone())).collect(),
+            cpu: panicked.map(|c| c.cpu),
+            task: panicked.and_then(|c| c.task.clone()),
+            time,
+            time_utc: time.map(utc),
+            after_boot: found.ts_ns.map(seconds),
+        };
+        Section::of(info, reasons)
+    }
+
+    fn system(&self) -> Section<SystemInfo> {
+        let s = System::read(self.k);
+        let info = SystemInfo {
+            release: s.release,
+            version: s.version,
+            hostname: s.hostname,
+            machine: s.machine,
+            build_id: s.build_id,
+            cmdline: s.cmdline,
+            taints: s.taints,
+            uptime: s.uptime,
+            load: s.load.map(|l| l.map(|v| v as f64 / 100.0)),
+            cpus_online: self.cpus.as_ref().ok().map(|c| c.online.len()),
+            cpus_possible: self.cpus.as_ref().ok().map(|c| c.possible.len()),
+            memory_bytes: s.memory,
+            kaslr_offset: self.k.info.kernel_offset().map(|o| hex(VirtAddr(o))),
+            paging_levels: if self.k.mem.space().mode == Mode::FiveLevel { 5 } else { 4 },
+        };
+        Section::of(info, s.gaps.iter().map(ToString::to_string).collect())
+    }
+
+    /// What each online CPU, and any that left registers, was doing.
+    fn cpus_section(&self, stacks: &Stacks<'_, '_>) -> Section<Vec<CpuInfo>> {
+        let cpus = match &self.cpus {
+            Ok(cpus) => cpus,
+            Err(e) => return Section::absent(e),
+        };
+        let panicked = panic_cpu(self.k).ok();
+        let mut reasons = Vec::new();
+        let mut list = Vec::new();
+        for &(cpu, _) in &cpus.possible {
+            let online = cpus.online.contains(&cpu);
+            let registers = cpus.registers(self.k, cpu);
+            if !online && !matches!(registers, Ok(Some(_))) {
+                continue;
+            }
+            let mut info = CpuInfo {
+                cpu,
+                online,
+                panicked: panicked == Some(cpu),
+                registers_saved: false,
+                task: None,
+                stack: None,
+                reasons: Vec::new(),
+            };
+            let task = match cpus.current_task(self.k, cpu) {
+                Ok(at) => self.tasks.as_ref().ok().and_then(|t| t.at(at)),
+                Err(e) => {
+                    info.reasons.push(e.to_string());
+                    None
+                }
+            };
+            info.task = task.map(task_info);
+            match registers {
+                Ok(Some(note)) => {
+                    info.registers_saved = true;
+                    let stack = stacks.unwinder.unwind(
+                        Start::Regs(note.pr_reg.regs),
+                        task.and_then(|t| t.stack).map(|s| s.0..s.0.saturating_add(stacks.thread_size)),
+                        Some(cpu),
+                    );
+                    info.stack = Some(stacks.info(&stack));
+                }
+                Ok(None) => info.reasons.push("it left no registers: it did not answer at the crash".into()),
+                Err(e) => info.reasons.push(format!("its registers: {e}")),
+            }
+            reasons.extend(info.reasons.iter().map(|r| format!("CPU {cpu}: {r}")));
+            list.push(info);
+        }
+        Section::of(list, reasons)
+    }
+
+    fn tasks_section(&self, stacks: &Stacks<'_, '_>) -> Section<TasksInfo> {
+        let tasks = match &self.tasks {
+            Ok(tasks) => tasks,
+            Err(e) => return Section::absent(e),
+        };
+        let mut by_state = BTreeMap::new();
+        for t in &tasks.list {
+            *by_state.entry(t.state.to_string()).or_insert(0) += 1;
+        }
+        let blocked = tasks.list.iter().filter(|t| t.state == 'D').take(BLOCKED_MAX);
+        let blocked = blocked.filter_map(|t| Some((t.pid, stacks.sleeping(t)?))).collect();
+        let list: Vec<_> = tasks.list.iter().map(task_info).collect();
+        let info = TasksInfo { count: list.len(), by_state, list, blocked };
+        Section::of(info, tasks.gaps.iter().map(ToString::to_string).collect())
+    }
+
+    fn modules_section(&self) -> Section<Vec<ModuleInfo>> {
+        match &self.modules {
+            Ok(list) => Section::of(
+                list.iter().map(module_info).collect(),
+                self.module_gaps.iter().map(ToString::to_string).collect(),
+            ),
+            Err(e) => Section::absent(e),
+        }
+    }
+
+    fn log_section(&self) -> Section<LogInfo> {
+        let log = match &self.log {
+            Ok(log) => log,
+            Err(e) => return Section::absent(e),
+        };
+        let tail = &log.records[log.records.len().saturating_sub(LOG_TAIL)..];
+        Section::of(
+            LogInfo {
+                records: log.records.len(),
+                lost: log.lost,
+                tail: tail.iter().map(|r| line(r.ts_ns, Some(r.level), r.text_lossy())).collect(),
+            },
+            if log.lost > 0 {
+                vec![format!("{} records have lost their text", log.lost)]
+            } else {
+                Vec::new()
+            },
+        )
+    }
+
+    fn dump(&self) -> DumpInfo {
+        let d = self.k.dump;
+        DumpInfo {
+            format: d.format().to_string(),
+            incomplete: d.kdump().is_some_and(|file| file.info().is_incomplete),
+            cpu_notes: d.prstatus().len(),
+        }
+    }
+
+    /// Stacks of the tasks with this thread id: one, except for the idle tasks, which all have 0.
+    ///
+    /// # Errors
+    /// If there is none, or the tasks are unknown.
+    pub fn task_stacks(&self, pid: u32) -> Result<Vec<TaskStack>, Gap> {
+        let tasks = self.tasks.as_ref().map_err(Clone::clone)?;
+        let stacks = Stacks::new(self.k, self.module_list());
+        let running = self.cpus_section(&stacks).data.unwrap_or_default();
+        let found: Vec<_> = tasks
+            .list
+            .iter()
+            .filter(|t| t.pid == pid)
+            .map(|task| {
+                let addr = hex(task.addr);
+                match running.iter().find(|c| c.task.as_ref().is_some_and(|t| t.addr == addr)) {
+                    Some(cpu) => TaskStack::on_cpu(cpu.clone()),
+                    None => TaskStack {
+                        cpu: None,
+                        panicked: false,
+                        task: Some(task_info(task)),
+                        stack: stacks.sleeping(task),
+                        reasons: Vec::new(),
+                    },
+                }
+            })
+            .collect();
+        if found.is_empty() { Err(Gap::Other(format!("no task has pid {pid}"))) } else { Ok(found) }
+    }
+
+    /// Stacks of what the CPUs ran: of the one that panicked, or of all, that one first.
+    ///
+    /// # Errors
+    /// If the CPUs are unknown, or which of them panicked.
+    pub fn cpu_stacks(&self, all: bool) -> Result<Vec<TaskStack>, Gap> {
+        let section = self.cpus_section(&Stacks::new(self.k, self.module_list()));
+        let list = section.data.ok_or_else(|| Gap::Other(section.reasons.join("; ")))?;
+        let mut out: Vec<_> = list.into_iter().map(TaskStack::on_cpu).collect();
+        out.sort_by_key(|s| (!s.panicked, s.cpu));
+        if !all {
+            out.retain(|s| s.panicked);
+        }
+        if out.is_empty() {
+            return Err(Gap::Other("which CPU panicked is not recorded; -a shows all".into()));
+        }
+        Ok(out)
+    }
+}
+
+/// Unwinding and naming together.
+struct Stacks<'k, 'd> {
+    unwinder: Unwinder<'k>,
+    symbolizer: Symbolizer<'k, 'd>,
+    thread_size: u64,
+}
+
+impl<'k, 'd> Stacks<'k, 'd> {
+    fn new(k: &'k Kernel<'d>, modules: &'k [Module]) -> Self {
+        let orc: Vec<ModuleOrc> = modules.iter().filter_map(|m| m.orc.clone()).collect();
+        Self {
+            unwinder: Unwinder::new(k, orc),
+            symbolizer: Symbolizer::new(k, modules),
+            thread_size: thread_size(k),
+        }
+    }
+
+    fn sleeping(&self, task: &Task) -> Option<StackInfo> {
+        let stack = task.stack.map(|s| s.0..s.0.saturating_add(self.thread_size));
+        Some(self.info(&self.unwinder.unwind(Start::Sleeping { sp: task.sp? }, stack, None)))
+    }
+
+    fn info(&self, stack: &Stack) -> StackInfo {
+        let frames = stack.frames.iter().map(|f| {
+            let name = self.symbolizer.name_frame(f.ip, f.lookup_ip());
+            FrameInfo {
+                ip: hex(f.ip),
+                sp: hex(f.sp),
+                trust: f.trust.to_string(),
+                offset: name.as_ref().map(|n| n.offset),
+                size: name.as_ref().and_then(|n| n.size),
+                module: name.as_ref().and_then(|n| n.module.clone()),
+                symbol: name.map(|n| n.symbol),
+                interrupted: !f.is_return_address,
+            }
+        });
+        StackInfo { frames: frames.collect(), stop: stack.stop.to_string(), clean: stack.stop.is_clean() }
+    }
+}
+
+fn task_info(t: &Task) -> TaskInfo {
+    TaskInfo {
+        addr: hex(t.addr),
+        pid: t.pid,
+        tgid: t.tgid,
+        ppid: t.ppid,
+        comm: t.comm.clone(),
+        state: t.state.to_string(),
+        cpu: t.cpu,
+        running: t.is_running,
+        kernel_thread: t.is_kernel_thread,
+        uid: t.uid,
+        start: t.start_ns.map(|ns| ns / 1_000_000_000),
+    }
+}
+
+fn module_info(m: &Module) -> ModuleInfo {
+    let state = match m.state {
+        0 => "live".into(),
+        1 => "coming".into(),
+        2 => "going".into(),
+        n => format!("state {n}"),
+    };
+    ModuleInfo {
+        name: m.name.clone(),
+        text: hex(VirtAddr(m.text.start)),
+        size: m.size,
+        state,
+        taints: taint_letters(m.taints),
+    }
+}
+
+fn line(ts_ns: u64, level: Option<u8>, text: String) -> LogLine {
+    LogLine { time: seconds(ts_ns), level, text }
+}
+
+/// Nanoseconds as seconds with microseconds: what the log shows, and what a double holds exactly enough.
+fn seconds(ns: u64) -> f64 {
+    (ns / 1000) as f64 / 1e6
+}
