@@ -3,8 +3,17 @@
 //! This crate imports none of our other crates: it writes every format from the documents, with its own
 //! constants, so that a mistake in a reader is not mirrored by the same mistake in its fixtures.
 //!
-//! From the bottom up: [`Memory`] and [`PageTables`] hold bytes; [`Vmcoreinfo`] and [`Notes`] each write one
-//! format; [`ElfCore`] makes a file of it. It is not a library for production: misuse panics with a sentence.
+//! ```
+//! let machine = kdump_synth::Machine::linux_6_12();
+//! let vmcore = machine.elf_core().bytes();
+//! assert_eq!(&vmcore[..4], b"\x7fELF");
+//! assert_eq!(machine.task(77).spec.comm, "crasher");
+//! ```
+//!
+//! From the bottom up: [`Memory`] and [`PageTables`] hold bytes; [`Vmcoreinfo`], [`Notes`], [`Kallsyms`], [`Btf`],
+//! [`OrcTable`], [`PrintkRing`] and [`PageEncoding`] each write one format; [`MachineSpec`] says what there was, and
+//! [`Machine`] puts all of it where a kernel has it; [`ElfCore`] and [`KdumpFile`] make files. It is not a library for
+//! production: misuse panics with a sentence.
 
 mod btf;
 mod elf_core;
@@ -39,3 +48,8 @@ pub use paging::{PageSize, PageTables, flags};
 pub use printk::{DescState, PrintkRing, Record};
 pub use types::{PercpuVariable, Types};
 pub use vmcoreinfo::Vmcoreinfo;
+
+/// The README's examples, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
