@@ -1,5 +1,6 @@
 //! `arm`: flags over configuration file over defaults, then the loader's steps, then a few lines.
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -105,48 +106,41 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         eprintln!("kdump-rs: warning: {warning}");
     }
     let ms = start.elapsed().as_millis();
-    if args.json {
+    let text = if args.json {
         let mut state = serde_json::to_value(prepared.state(&plan))?;
         state["plan"] = serde_json::to_value(PlanView::from(&plan))?;
         let report = json!({ "is_loaded": !args.dry_run, "took_ms": ms as u64, "load": state });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        serde_json::to_string_pretty(&report)? + "\n"
     } else if args.dry_run {
-        println!("{plan}");
-        print_summary(&prepared, &plan);
-        println!("nothing was loaded (--dry-run), {ms} ms");
+        format!("{plan}\n{}nothing was loaded (--dry-run), {ms} ms\n", summary(&prepared, &plan))
     } else {
-        println!("armed in {ms} ms");
-        print_summary(&prepared, &plan);
-    }
+        format!("armed in {ms} ms\n{}", summary(&prepared, &plan))
+    };
+    io::stdout().write_all(text.as_bytes())?;
     Ok(Exit::Complete)
 }
 
-fn print_summary(prepared: &Prepared, plan: &LoadPlan<'_>) {
+fn summary(prepared: &Prepared, plan: &LoadPlan<'_>) -> String {
     let kernel = prepared.image.version().and_then(|v| v.split_whitespace().next()).unwrap_or("unknown");
     let used: u64 = plan.segments.iter().map(|s| s.range.len()).sum();
     let (target, initramfs) = (&prepared.target, &prepared.initramfs);
-    println!("  kernel     {kernel} ({})", prepared.kernel_file.path.display());
-    println!(
-        "  initramfs  {} ({} unpacked), {} modules",
-        size_text(initramfs.packed.len() as u64),
-        size_text(initramfs.unpacked_len),
-        initramfs.modules.len()
-    );
-    println!(
-        "  memory     {} of {} reserved at {}",
-        size_text(used),
-        size_text(plan.region.len()),
-        plan.region
-    );
-    println!(
-        "  target     {} on {} ({}, UUID {}), {} free",
+    let [packed, unpacked] = [initramfs.packed.len() as u64, initramfs.unpacked_len].map(size_text);
+    let [used, reserved, free] = [used, plan.region.len(), target.free_bytes].map(size_text);
+    format!(
+        "  kernel     {kernel} ({})\n\
+         \x20 initramfs  {packed} ({unpacked} unpacked), {} modules\n\
+         \x20 memory     {used} of {reserved} reserved at {}\n\
+         \x20 target     {} on {} ({}, UUID {}), {free} free\n\
+         \x20 console    {}\n",
+        prepared.kernel_file.path.display(),
+        initramfs.modules.len(),
+        plan.region,
         target.directory.display(),
         target.device.display(),
         target.fstype,
         target.uuid,
-        size_text(target.free_bytes)
-    );
-    println!("  console    {}", prepared.console_text);
+        prepared.console_text,
+    )
 }
 
 fn read_config(path: Option<&Path>) -> anyhow::Result<ArmConfig> {
@@ -154,7 +148,7 @@ fn read_config(path: Option<&Path>) -> anyhow::Result<ArmConfig> {
     let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
     match std::fs::read_to_string(path) {
         Ok(text) => config::parse(&text).with_context(|| format!("{} is not valid", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_asked_for => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_asked_for => {
             Ok(ArmConfig::default())
         }
         Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),

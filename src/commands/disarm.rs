@@ -1,5 +1,6 @@
 //! `disarm`.
 
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use kdump_loader::machine::{self, Machine};
@@ -16,7 +17,7 @@ pub struct Args {}
 pub fn run(_args: &Args) -> anyhow::Result<Exit> {
     let root = Path::new("/");
     if machine::is_crash_loaded(root) != Some(true) {
-        println!("nothing was armed: no capture kernel is loaded");
+        writeln!(io::stdout(), "nothing was armed: no capture kernel is loaded")?;
         return Ok(Exit::Gaps);
     }
     let machine = Machine::read(root)?;
@@ -26,6 +27,6 @@ pub fn run(_args: &Args) -> anyhow::Result<Exit> {
         anyhow::bail!("the kernel took the call, but /sys/kernel/kexec_crash_loaded still reads 1");
     }
     State::remove(root)?;
-    println!("disarmed: the next panic will not be dumped");
+    writeln!(io::stdout(), "disarmed: the next panic will not be dumped")?;
     Ok(Exit::Complete)
 }

@@ -1,5 +1,6 @@
 //! `status`: what the kernel has loaded, what the state file says of it, and whether it still fits.
 
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use kdump_loader::machine;
@@ -31,7 +32,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         }
     };
     let changes = state.as_ref().map(State::changes).unwrap_or_default();
-    if args.json {
+    let text = if args.json {
         let report = json!({
             "is_armed": is_armed,
             "has_crash_kexec": loaded.is_some(),
@@ -39,39 +40,38 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
             "changes": changes,
             "load": state,
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        serde_json::to_string_pretty(&report)?
     } else {
-        print_text(loaded, state.as_ref(), &changes);
-    }
+        match (loaded, &state) {
+            (None, _) => {
+                "not armed: this kernel has no crash kexec (no /sys/kernel/kexec_crash_loaded)".to_owned()
+            }
+            (Some(false), _) => "not armed: no capture kernel is loaded".to_owned(),
+            (Some(true), None) => "armed, but not by this program: a capture kernel is loaded".to_owned(),
+            (Some(true), Some(state)) => describe(state, &changes),
+        }
+    };
+    writeln!(io::stdout(), "{text}")?;
     Ok(if is_armed { Exit::Complete } else { Exit::Gaps })
 }
 
-fn print_text(loaded: Option<bool>, state: Option<&State>, changes: &[String]) {
-    match (loaded, state) {
-        (None, _) => {
-            println!("not armed: this kernel has no crash kexec (no /sys/kernel/kexec_crash_loaded)")
-        }
-        (Some(false), _) => println!("not armed: no capture kernel is loaded"),
-        (Some(true), None) => println!("armed, but not by this program: a capture kernel is loaded"),
-        (Some(true), Some(state)) => {
-            let kernel = state.kernel_version.as_deref().and_then(|v| v.split_whitespace().next());
-            println!("armed {}", age_text(state::now().saturating_sub(state.armed_at)));
-            println!("  kernel     {} ({})", kernel.unwrap_or("unknown"), state.kernel.path.display());
-            println!("  init       {}", state.init.path.display());
-            let (modules, size) = (state.modules.len(), size_text(state.initramfs_bytes));
-            println!("  initramfs  {size}, {modules} modules");
-            let target = &state.target;
-            println!("  target     {} ({}, UUID {})", target.directory.display(), target.fstype, target.uuid);
-            println!(
-                "  dump       level {}, {}, {}, then {}",
-                state.level, state.format, state.compression, state.end
-            );
-            println!("  console    {}", state.console);
-            for change in changes {
-                println!("  changed    {change}: arm again");
-            }
-        }
-    }
+fn describe(state: &State, changes: &[String]) -> String {
+    let kernel = state.kernel_version.as_deref().and_then(|v| v.split_whitespace().next());
+    let target = &state.target;
+    let mut lines = vec![
+        format!("armed {}", age_text(state::now().saturating_sub(state.armed_at))),
+        format!("  kernel     {} ({})", kernel.unwrap_or("unknown"), state.kernel.path.display()),
+        format!("  init       {}", state.init.path.display()),
+        format!("  initramfs  {}, {} modules", size_text(state.initramfs_bytes), state.modules.len()),
+        format!("  target     {} ({}, UUID {})", target.directory.display(), target.fstype, target.uuid),
+        format!(
+            "  dump       level {}, {}, {}, then {}",
+            state.level, state.format, state.compression, state.end
+        ),
+        format!("  console    {}", state.console),
+    ];
+    lines.extend(changes.iter().map(|change| format!("  changed    {change}: arm again")));
+    lines.join("\n")
 }
 
 fn age_text(seconds: u64) -> String {

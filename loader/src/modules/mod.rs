@@ -23,7 +23,7 @@ pub use text::{normalize, wildcard_match};
 pub enum Error {
     /// The directory has no modules.dep.
     #[error(
-        "{path} cannot be read: is this the kernel's module directory, and was depmod run?",
+        "no kernel modules: {path} cannot be read; --modules names the module directory, depmod fills it",
         path = path.display()
     )]
     NoTree {
