@@ -64,6 +64,9 @@ pub struct Stack {
     pub frames: Vec<Frame>,
     /// Why there are no more.
     pub stop: Stop,
+    /// Whether the stack pointer had run off the end of the task's stack. The frames are then many,
+    /// and mostly the same.
+    pub has_overflowed: bool,
 }
 
 impl Stack {
@@ -170,6 +173,9 @@ pub enum Why {
     /// The frame pointer register is known to hold something else.
     #[error("there is no frame pointer")]
     NoFramePointer,
+    /// What a scan led to looks like the end of a stack, but is not where or as it would be.
+    #[error("a scan led to what cannot be the end of the stack")]
+    FalseEnd,
     /// Nothing on the rest of the stack is the address after a call.
     #[error("no return address on the rest of the stack")]
     NothingFound,

@@ -21,9 +21,10 @@ pub type Rung = fn(&Walk<'_>, &Cursor) -> Result<Found, Why>;
 pub const LADDER: [(Trust, Rung); 3] =
     [(Trust::Orc, by_orc), (Trust::FramePointer, by_frame_pointer), (Trust::Scan, by_scan)];
 
-/// How many addresses after calls a scan looks at for the one it can be sure of. Few: further out,
-/// an earlier call of the same function may have left its trace.
-const CANDIDATES: usize = 8;
+/// Bytes in which a scan looks for the one address it can be sure of before it takes the first that
+/// is possible. Few frames are larger; further out, an earlier call of the same function may have
+/// left its trace.
+const SURE_WINDOW: u64 = 1024;
 /// Bytes of `struct pt_regs`.
 const PT_REGS_SIZE: u64 = 168;
 
@@ -130,16 +131,17 @@ fn pushed_in_prologue(walk: &Walk<'_>, ip: u64) -> Option<u64> {
 
 /// By looking at every word of the rest of the stack for the address after a call.
 ///
-/// The first is taken, unless one of the next few follows a call of this very function.
+/// The first is taken, unless one soon after follows a call of this very function.
 fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
     let ladder = walk.ladder;
     let areas = &walk.areas.0;
     let (mut sp, mut here) = (cursor.sp.next_multiple_of(8), walk.here);
-    let (mut first, mut candidates, mut unreadable) = (None, 0, None);
+    let (mut first, mut unreadable) = (None, None);
+    let window = sp.saturating_add(SURE_WINDOW);
     // At most one hop per stack.
     for _ in 0..areas.len() {
         let area = areas.get(here).ok_or(Why::OffStack(VirtAddr(sp)))?;
-        while sp < area.range.end && candidates < CANDIDATES {
+        while sp < area.range.end && (first.is_none() || sp < window) {
             let at = sp;
             sp += 8;
             match ladder.mem.read_u64(VirtAddr(at)).map(|word| walk.recover(word, at)) {
@@ -149,7 +151,6 @@ fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
                         return Ok(found);
                     }
                     first.get_or_insert(found);
-                    candidates += 1;
                 }
                 Ok(_) => {}
                 Err(e) => {

@@ -71,17 +71,29 @@ pub struct Area {
     pub range: Range<u64>,
 }
 
+impl Area {
+    /// Whether a stack pointer has run into the page below this task's stack.
+    #[must_use]
+    pub fn has_overflowed(&self, sp: u64) -> bool {
+        self.kind == Kind::Task
+            && (self.range.start.saturating_sub(PAGE_SIZE)..self.range.start).contains(&sp)
+    }
+}
+
 /// The stacks that one unwind may meet: a task's and those of a CPU.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Areas(pub Vec<Area>);
 
 impl Areas {
     /// Index of the stack that a stack pointer is on. The end counts: it is where the stack pointer
-    /// of an empty stack is.
+    /// of an empty stack is. So does the guard page below a task's: it is where an overflow ends.
     #[must_use]
     pub fn of_sp(&self, sp: u64) -> Option<usize> {
         let holds = |a: &Area| a.range.contains(&sp);
-        self.0.iter().position(holds).or_else(|| self.0.iter().position(|a| a.range.end == sp))
+        let position = |test: &dyn Fn(&Area) -> bool| self.0.iter().position(test);
+        position(&holds)
+            .or_else(|| position(&|a| a.range.end == sp))
+            .or_else(|| position(&|a| a.has_overflowed(sp)))
     }
 
     /// Index of the stack that holds all of `[at, at + len)`.
@@ -209,6 +221,7 @@ mod tests {
         assert_eq!(areas.of_sp(0x1fff), Some(0));
         assert_eq!(areas.of_sp(0x2000), Some(1));
         assert_eq!(areas.of_sp(0x3000), Some(1));
+        assert_eq!((areas.of_sp(0xff8), areas.of_bytes(0xff8, 8)), (Some(0), None));
         assert_eq!(areas.of_bytes(0x1ff8, 8), Some(0));
         assert_eq!(areas.of_bytes(0x1ff9, 8), None);
         assert_eq!(areas.of_bytes(u64::MAX, 8), None);

@@ -60,11 +60,12 @@ fn unwind(
     start: Start,
     trampolines: Vec<(u64, &'static str)>,
 ) -> Stack {
-    let mut pieces = table.map(orc).unwrap_or_default();
+    // The first piece that holds an address wins.
+    let mut pieces = stacks;
+    pieces.extend(table.map(orc).unwrap_or_default());
     let mut function = [0xe8, 0, 0, 0, 0].repeat(10);
     function.resize(0x100, 0xcc);
     pieces.push((PhysAddr(0x100_0000), function.repeat(16)));
-    pieces.extend(stacks);
     let phys = LiteralMem(pieces);
     let space = AddressSpace {
         mode: Mode::FourLevel,
@@ -181,27 +182,30 @@ fn the_stack_pointer_must_move() {
     assert!(!s.is_reliable());
 }
 
+/// Check that endless recursion is followed from the guard page that stopped it to its outer end.
 #[test]
-fn a_stack_without_end_is_given_up() {
-    let task: Vec<_> = (0..512).map(|i| (i * 8, ret(0))).collect();
+fn an_overflowed_stack_is_followed_to_its_end() {
+    let mut task: Vec<_> = (0..511).map(|i| (i * 8, ret(0))).collect();
+    task.push((511 * 8, ret(1)));
     let s = unwind(
-        Some(&[CALL8]),
+        Some(&[CALL16, END]),
         vec![words(TASK, &task, 0x1000)],
-        Start::Regs(regs(TEXT + 0x40, TASK)),
+        Start::Regs(regs(TEXT + 0x40, TASK - 8)),
         vec![],
     );
-    assert_eq!((s.frames.len(), s.stop), (256, Stop::TooManyFrames(256)));
+    assert!(s.has_overflowed);
+    assert_eq!((s.frames.len(), s.stop), (258, Stop::EndOfStack));
 }
 
 /// Check that a scan passes over addresses that no call precedes, and that the tables take over
 /// again from what it finds.
 #[test]
 fn a_scan_finds_only_what_follows_a_call_and_hands_back_to_the_tables() {
-    let task = vec![(0x508, TEXT + 0x121), (0x520, ret(1)), (0x528, ret(2))];
+    let task = vec![(0xe08, TEXT + 0x121), (0xe20, ret(1)), (0xe28, ret(2))];
     let s = unwind(
         Some(&[UNDEFINED, CALL8, END]),
         vec![words(TASK, &task, 0x1000)],
-        Start::Regs(regs(TEXT + 0x40, TASK + 0x500)),
+        Start::Regs(regs(TEXT + 0x40, TASK + 0xe00)),
         vec![],
     );
     assert_eq!(path(&s), [(TEXT + 0x40, Trust::Regs), (ret(1), Trust::Scan), (ret(2), Trust::Orc)]);
@@ -221,6 +225,35 @@ fn a_call_to_nowhere_is_unwound_from_the_top_of_the_stack() {
         assert_eq!(path(&s), [(nowhere, Trust::Regs), (ret(1), Trust::Orc)]);
         assert_eq!(s.stop, Stop::EndOfStack);
     }
+}
+
+/// Check that leftovers of an earlier task's outermost function do not end a stack.
+#[test]
+fn an_end_of_stack_in_the_middle_is_not_believed_after_a_scan() {
+    let s = unwind(
+        Some(&[UNDEFINED, END]),
+        vec![words(TASK, &[(0x520, ret(1))], 0x1000)],
+        Start::Regs(regs(TEXT + 0x40, TASK + 0x500)),
+        vec![],
+    );
+    assert_eq!(s.stop, Stop::Lost { ip: VirtAddr(ret(1)), why: Why::FalseEnd });
+}
+
+/// Check that among leftovers the call of the very function below is preferred.
+#[test]
+fn a_scan_prefers_the_call_of_the_function_below() {
+    // Function 2 begins with a call of function 0.
+    let mut call = vec![0xe8];
+    call.extend((-0x205i32).to_le_bytes());
+    let code = (PhysAddr(0x100_0200), call);
+    let task = vec![(0xe10, ret(3)), (0xe20, TEXT + 0x205), (0xe28, ret(1))];
+    let s = unwind(
+        Some(&[UNDEFINED, END, CALL8, CALL8]),
+        vec![code, words(TASK, &task, 0x1000)],
+        Start::Regs(regs(TEXT + 0x40, TASK + 0xe00)),
+        vec![],
+    );
+    assert_eq!(path(&s), [(TEXT + 0x40, Trust::Regs), (TEXT + 0x205, Trust::Scan), (ret(1), Trust::Orc)]);
 }
 
 /// Check that a frame whose return address a tracer replaced is shown, and what follows is marked.

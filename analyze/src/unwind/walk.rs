@@ -12,8 +12,18 @@ use super::tables::Tables;
 use super::text::{Place, Text};
 use super::trampoline::Tracers;
 
-/// Most frames in a stack. Real ones have rarely more than 60.
-const MAX_FRAMES: usize = 256;
+/// Most frames in a stack. Real ones have rarely more than 60, but one that overflowed is worth
+/// following to its outer end, and a 32 KiB stack has room for so many return addresses.
+const MAX_FRAMES: usize = 4096;
+
+/// Selectors of user mode.
+///
+/// Source: arch/x86/include/asm/segment.h.
+const USER32_CS: u64 = 0x23;
+const USER_DS: u64 = 0x2b;
+const USER_CS: u64 = 0x33;
+/// Where on its stack a task's outermost function is: below `struct pt_regs` and some padding.
+const TOP_OF_STACK: u64 = 512;
 
 /// What all unwinds of a dump share.
 pub struct Ladder<'k> {
@@ -38,11 +48,14 @@ impl Ladder<'_> {
         let mut frames = Vec::new();
         let mut cursor = match walk.begin(start) {
             Ok(Found::Caller(cursor)) => cursor,
-            Err(why) => return Stack { frames, stop: Stop::NoStart { why } },
-            other => return Stack { frames, stop: stop_of(other, 0) },
+            Err(why) => {
+                return Stack { frames, stop: Stop::NoStart { why }, has_overflowed: false };
+            }
+            other => return Stack { frames, stop: stop_of(other, 0), has_overflowed: false },
         };
+        let has_overflowed = areas.0.iter().any(|a| a.has_overflowed(cursor.sp));
         let mut trust = Trust::Regs;
-        loop {
+        let stop = loop {
             frames.push(Frame {
                 ip: VirtAddr(cursor.ip),
                 sp: VirtAddr(cursor.sp),
@@ -52,13 +65,14 @@ impl Ladder<'_> {
                 regs: cursor.regs.filter(|r| (r.ip.get(), r.sp.get()) == (cursor.ip, cursor.sp)),
             });
             if frames.len() == MAX_FRAMES {
-                return Stack { frames, stop: Stop::TooManyFrames(MAX_FRAMES) };
+                break Stop::TooManyFrames(MAX_FRAMES);
             }
             match walk.climb(&cursor) {
                 Ok((by, Found::Caller(caller))) => (trust, cursor) = (by, caller),
-                other => return Stack { frames, stop: stop_of(other.map(|(_, found)| found), cursor.ip) },
+                other => break stop_of(other.map(|(_, found)| found), cursor.ip),
             }
-        }
+        };
+        Stack { frames, stop, has_overflowed }
     }
 }
 
@@ -143,7 +157,11 @@ impl Walk<'_> {
 
     /// Holds what a rung found to the rules, and moves to the caller's stack.
     fn admit(&mut self, from: &Cursor, found: Found) -> Result<Found, Why> {
-        let Found::Caller(to) = found else { return Ok(found) };
+        let to = match found {
+            Found::Caller(to) => to,
+            _ if self.is_doubtful && !self.is_true_end(from, &found) => return Err(Why::FalseEnd),
+            _ => return Ok(found),
+        };
         if !to.signal {
             let text = &self.ladder.text;
             let place = text.place(to.ip.wrapping_sub(1)).ok_or(Why::NotText(VirtAddr(to.ip)))?;
@@ -174,6 +192,23 @@ impl Walk<'_> {
         match ladder.tracers.name(ip) {
             Some(_) => original().filter(|&o| ladder.text.is_return_address(ladder.mem, o)).unwrap_or(ip),
             None => ip,
+        }
+    }
+
+    /// Whether an end that a scan led to is one: user registers have user selectors, and the outermost
+    /// function of a task is at the very top of its stack.
+    fn is_true_end(&self, from: &Cursor, found: &Found) -> bool {
+        match found {
+            Found::User { regs: Some(regs), .. } => {
+                // FRED keeps event data above the selectors.
+                let (cs, ss) = (regs.cs.get() & 0xffff, regs.ss.get() & 0xffff);
+                matches!(cs, USER_CS | USER32_CS) && ss == USER_DS && regs.ip.get() < 1 << 63
+            }
+            Found::User { regs: None, ip, .. } => *ip < 1 << 63,
+            _ => {
+                let end = self.areas.0.get(self.here).map_or(0, |a| a.range.end);
+                end.saturating_sub(from.sp) <= TOP_OF_STACK
+            }
         }
     }
 
