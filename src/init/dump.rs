@@ -1,0 +1,159 @@
+//! What is written, from the small and certain to the large: log, report, dump, manifest.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use kdump_analyze::Kernel;
+use kdump_analyze::log::Log;
+use kdump_analyze::report::Report;
+use kdump_capture::config::CaptureConfig;
+use kdump_capture::durable::{DurableFile, write_small};
+use kdump_capture::manifest::Manifest;
+use kdump_capture::{DumpLevel, Error, Options, Progress, Summary};
+use kdump_vmcore::Dump;
+
+use crate::console::{self, say};
+
+const SOURCE: &str = "/proc/vmcore";
+/// What a serial line of 115200 baud takes ten seconds for.
+const CONSOLE_REPORT_MAX: usize = 100 << 10;
+
+/// Writes everything to `dir`, as far as it goes.
+pub fn write_all(dir: &Path, config: &CaptureConfig) {
+    let dump = match Dump::open(Path::new(SOURCE)) {
+        Ok(dump) => dump,
+        Err(e) => return say!("{SOURCE}: {e}: there is nothing to dump"),
+    };
+    triage(&dump, |name, bytes| match write_small(&dir.join(name), bytes) {
+        Ok(()) => say!("wrote {name}, {} bytes", bytes.len()),
+        Err(e) => say!("cannot write {name}: {e}"),
+    });
+    let (mut options, complaints) = config.dump.options();
+    for complaint in complaints {
+        say!("{complaint}");
+    }
+    options.digests = true;
+    let path = dir.join("vmcore");
+    let result = match write_vmcore(&dump, &path, &options) {
+        Err(e) if is_full(&e) && options.level != DumpLevel::MAX => {
+            say!("the target is full at dump level {}: trying level 31", options.level.bits());
+            options.level = DumpLevel::MAX;
+            write_vmcore(&dump, &path, &options)
+        }
+        result => result,
+    };
+    match result {
+        Ok(summary) => {
+            let manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
+            match write_small(&dir.join("manifest.json"), manifest.to_json().as_bytes()) {
+                Ok(()) => say!("wrote manifest.json"),
+                Err(e) => say!("cannot write manifest.json: {e}"),
+            }
+        }
+        Err(e) => say!("no complete dump: {e:#}; what was written of it is vmcore.partial"),
+    }
+}
+
+/// Whether the target has no room left.
+fn is_full(e: &anyhow::Error) -> bool {
+    let full = |e: &io::Error| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    matches!(e.downcast_ref(), Some(Error::Write { source, .. }) if full(source))
+}
+
+/// Prints the report, where nothing can be written.
+pub fn report_to_console() {
+    match Dump::open(Path::new(SOURCE)) {
+        Ok(dump) => triage(&dump, |name, bytes| {
+            if name == "report.txt" {
+                console::text(&String::from_utf8_lossy(bytes), CONSOLE_REPORT_MAX);
+            }
+        }),
+        Err(e) => say!("{SOURCE}: {e}"),
+    }
+}
+
+/// Finds out what happened and hands over the files that say so. A bug in the analysis must not cost
+/// the dump: it ends here.
+fn triage(dump: &Dump, mut put: impl FnMut(&str, &[u8])) {
+    let begin = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let info = dump.vmcoreinfo();
+        match (dump.kernel(), info) {
+            (Ok(mem), Some(info)) => match Log::read(&mem, info) {
+                Ok(log) => put("dmesg.txt", &log.to_text()),
+                Err(e) => say!("no kernel log: {e}"),
+            },
+            (Err(e), _) => say!("no kernel log: {e}"),
+            (Ok(_), None) => say!("no kernel log: no VMCOREINFO"),
+        }
+        match Kernel::open(dump) {
+            Ok(kernel) => {
+                let report = Report::build(&kernel);
+                put("report.json", report.to_json().as_bytes());
+                put("report.txt", report.to_text().as_bytes());
+            }
+            Err(e) => say!("no report: {e}"),
+        }
+    }));
+    match result {
+        Ok(()) => say!("triage took {:.2} s", begin.elapsed().as_secs_f64()),
+        Err(_) => say!("triage ended in a bug; the dump follows"),
+    }
+}
+
+fn write_vmcore(dump: &Dump, path: &Path, options: &Options) -> anyhow::Result<Summary> {
+    say!(
+        "writing vmcore: dump level {}, {}, {}",
+        options.level.bits(),
+        options.format.name(),
+        options.compression.name()
+    );
+    // An earlier attempt at a lower level may have left its beginning.
+    let out = DurableFile::create(path, true)?;
+    let mut progress = Reporter { next: Instant::now() + Reporter::EVERY };
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        kdump_capture::capture(dump, options, out.file(), &mut |p| progress.tell(p))
+    }));
+    let summary = result.map_err(|_| anyhow::anyhow!("a bug in writing the dump"))??;
+    let begin = Instant::now();
+    out.commit()?;
+    say!(
+        "vmcore is complete: {} pages, {} bytes; filter {:.2} s, write {:.2} s, sync {:.2} s",
+        summary.written,
+        summary.bytes,
+        summary.filter_time.as_secs_f64(),
+        summary.write_time.as_secs_f64(),
+        begin.elapsed().as_secs_f64()
+    );
+    if !summary.is_complete() {
+        say!("{} pages could not be read; the manifest names them", summary.nr_lost);
+    }
+    for m in &summary.plan.missing {
+        say!("VMCOREINFO has no {}: {}", m.fact, m.effect);
+    }
+    for trouble in &summary.plan.troubles {
+        say!("{trouble}");
+    }
+    Ok(summary)
+}
+
+/// Says every few seconds how far the dump is.
+struct Reporter {
+    next: Instant,
+}
+
+impl Reporter {
+    const EVERY: Duration = Duration::from_secs(5);
+
+    fn tell(&mut self, p: Progress) {
+        console::moved();
+        if Instant::now() < self.next {
+            return;
+        }
+        self.next = Instant::now() + Self::EVERY;
+        let percent = p.done.saturating_mul(100).checked_div(p.total).unwrap_or(100);
+        say!("{percent}% ({} of {} pages, {} MiB written)", p.done, p.total, p.bytes >> 20);
+    }
+}

@@ -1,0 +1,55 @@
+//! The file systems and modules everything else needs.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::path::Path;
+
+use rustix::mount::{MountFlags, mount};
+use rustix::system::finit_module;
+
+use crate::console::say;
+
+/// Mounts what the kernel tells things by.
+pub fn mount_early() {
+    let nodev = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    for (fstype, dir, flags) in [
+        ("proc", "/proc", nodev),
+        ("sysfs", "/sys", nodev),
+        ("devtmpfs", "/dev", MountFlags::NOSUID),
+        ("tmpfs", "/run", nodev),
+    ] {
+        if let Err(e) = mount_at(fstype, fstype, dir, flags) {
+            say!("cannot mount {dir}: {e}");
+        }
+    }
+}
+
+/// Mounts `source` on `dir`, which is made if it does not exist.
+pub fn mount_at(source: &str, fstype: &str, dir: &str, flags: MountFlags) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    Ok(mount(source, dir, fstype, flags, None)?)
+}
+
+/// Loads modules in the order given. One that fails need not be the one that matters: the others are
+/// tried all the same.
+pub fn load_modules(modules: &[String]) {
+    let mut loaded = 0;
+    for path in modules {
+        match load_module(&Path::new("/").join(path)) {
+            Ok(()) => loaded += 1,
+            Err(e) => say!("module {path}: {e}"),
+        }
+    }
+    if !modules.is_empty() {
+        say!("{loaded} of {} modules loaded", modules.len());
+    }
+}
+
+fn load_module(path: &Path) -> std::io::Result<()> {
+    let file = File::open(path)?;
+    match finit_module(&file, &CString::default(), 0) {
+        // Built in, or loaded by another's dependency.
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        other => Ok(other?),
+    }
+}
