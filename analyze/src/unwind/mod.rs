@@ -75,7 +75,7 @@ impl<'k> Unwinder<'k> {
         let init = range("_sinittext", "_einittext").unwrap_or(0..0);
         let ranges = modules.iter().map(|m| m.text.clone()).collect();
         let text = Text::new(image, init, ranges, kernel.mem.space().image_size);
-        let tables = Tables::from_dump(kernel, modules).unwrap_or_else(|gap| {
+        let tables = Tables::from_dump(kernel, modules, &mut gaps).unwrap_or_else(|gap| {
             gaps.push(gap);
             None
         });

@@ -13,8 +13,8 @@ use kdump_vmcore::{KernelMem, ReadError};
 
 /// Bytes of one entry.
 pub const ENTRY_SIZE: usize = 6;
-/// More entries than any kernel has (today's have about 200 000): 16 million.
-const MAX_ENTRIES: u64 = 1 << 24;
+/// More entries than any kernel has; a distribution's have about half a million.
+const MAX_ENTRIES: u64 = 1 << 22;
 
 /// The encodings of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -129,13 +129,18 @@ fn pushed_in_prologue(walk: &Walk<'_>, ip: u64) -> Option<u64> {
     }
 }
 
+/// Rounds up to a word; what is above the last one stays there.
+fn align_word(sp: u64) -> u64 {
+    sp.checked_next_multiple_of(8).unwrap_or(u64::MAX)
+}
+
 /// By looking at every word of the rest of the stack for the address after a call.
 ///
 /// The first is taken, unless one soon after follows a call of this very function.
 fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
     let ladder = walk.ladder;
     let areas = &walk.areas.0;
-    let (mut sp, mut here) = (cursor.sp.next_multiple_of(8), walk.here);
+    let (mut sp, mut here) = (align_word(cursor.sp), walk.here);
     let (mut first, mut unreadable) = (None, None);
     let window = sp.saturating_add(SURE_WINDOW);
     // At most one hop per stack.
@@ -143,7 +148,7 @@ fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
         let area = areas.get(here).ok_or(Why::OffStack(VirtAddr(sp)))?;
         while sp < area.range.end && (first.is_none() || sp < window) {
             let at = sp;
-            sp += 8;
+            sp = sp.saturating_add(8);
             match ladder.mem.read_u64(VirtAddr(at)).map(|word| walk.recover(word, at)) {
                 Ok(ip) if ladder.is_scannable(ip) => {
                     let found = Found::Caller(Cursor { ip, sp, bp: cursor.bp, regs: None, signal: false });
@@ -166,7 +171,7 @@ fn by_scan(walk: &Walk<'_>, cursor: &Cursor) -> Result<Found, Why> {
         match area.kind {
             // The last word of an interrupt stack is where the stack pointer was before.
             Kind::Irq => {
-                sp = walk.read(top.wrapping_sub(8))?.next_multiple_of(8);
+                sp = align_word(walk.read(top.wrapping_sub(8))?);
                 here = walk.areas.of_sp(sp).ok_or(Why::OffStack(VirtAddr(sp)))?;
                 walk.check_hop(here)?;
             }

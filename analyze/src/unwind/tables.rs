@@ -45,11 +45,16 @@ impl Tables {
         }
     }
 
-    /// Reads the image's table; `None` if the kernel was built without.
+    /// Reads the image's table; `None` if the kernel was built without. A format that can only be
+    /// guessed though the kernel names it becomes a gap.
     ///
     /// # Errors
     /// If the table is damaged or unreadable, or its format is unknown.
-    pub fn from_dump(kernel: &Kernel<'_>, modules: Vec<ModuleOrc>) -> Result<Option<Self>, Gap> {
+    pub fn from_dump(
+        kernel: &Kernel<'_>,
+        modules: Vec<ModuleOrc>,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<Option<Self>, Gap> {
         let Ok(ips) = kernel.symbol("__start_orc_unwind_ip") else { return Ok(None) };
         let entries = kernel.symbol("__start_orc_unwind")?;
         let stop = kernel.symbol("__stop_orc_unwind")?;
@@ -62,9 +67,16 @@ impl Tables {
         }
         let table = Table::read(&kernel.mem, ips, entries, num)
             .map_err(|source| Gap::Read { what: "ORC table".into(), source })?;
-        let format = read_header(kernel).and_then(|hash| Format::from_hash(&hash));
-        let format = format.or_else(|| Format::guess_from_entries(table.entries()));
+        let hash = read_header(kernel);
+        let known = hash.as_ref().and_then(Format::from_hash);
+        let format = known.or_else(|| Format::guess_from_entries(table.entries()));
         let format = format.ok_or_else(|| Gap::Other("the ORC table is in an unknown format".into()))?;
+        if known.is_none()
+            && let Some(hash) = hash
+        {
+            let hash: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+            gaps.push(Gap::Other(format!("the ORC format {hash} is not known; it looks like {format:?}")));
+        }
         // The rewrite of IRQ stack switching that changed the meaning also brought this variable.
         let is_new = kernel.symbol("hardirq_stack_inuse").is_ok() || kernel.symbol("pcpu_hot").is_ok();
         let indirect = if is_new { SpIndirect::AfterRead } else { SpIndirect::BeforeRead };

@@ -312,3 +312,42 @@ fn frame_pointers_are_followed_where_there_are_no_tables() {
     assert_eq!((path(&s), s.stop), (expect.to_vec(), Stop::EndOfStack));
     assert!(s.frames[2].regs.is_some());
 }
+
+/// Check that no content of stack, registers or tables makes an unwind panic or run on.
+#[test]
+fn any_garbage_ends() {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..100 {
+        let mut word = || {
+            let r = random();
+            match r % 8 {
+                0 | 1 => ret(r >> 8 & 7),
+                2 => TEXT + (r >> 8 & 0xfff),
+                3 => TASK + (r >> 8 & 0x1fff),
+                4 => [IRQ, NMI][(r >> 8 & 1) as usize] + (r >> 16 & 0xfff),
+                5 => u64::MAX - (r >> 8 & 0xff),
+                6 => r >> 8 & 0x33,
+                _ => r,
+            }
+        };
+        let mut stack = |at| words(at, &(0..512).map(|i| (i * 8, word())).collect::<Vec<_>>(), 0x1000);
+        let stacks = vec![stack(TASK), stack(IRQ), stack(NMI)];
+        let table: Vec<_> = (0..8)
+            .map(|_| {
+                let r = word();
+                ((r & 0x7f) as i16 - 32, (r >> 8 & 0x7f) as i16 - 64, (r >> 16) as u16)
+            })
+            .collect();
+        let mut start = regs(word(), TASK + (word() & 0xfff));
+        start.bp.set(word());
+        let table = (word() % 4 != 0).then_some(table);
+        let s = unwind(table.as_deref(), stacks, Start::Regs(start), vec![(ret(3), "return_to_handler")]);
+        assert!(s.frames.len() <= 3 * 513, "{}", s.stop);
+    }
+}
