@@ -7,11 +7,14 @@ use kdump_synth::{Compression, Machine, flatten};
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kernel, format, path] = &arguments[..] else {
-        eprintln!("usage: write linux_5_10|linux_6_12|linux_7_3 elf|elf31|zlib|zstd|raw|zlib31|flat OUTPUT");
+        eprintln!(
+            "usage: write linux_5_10|linux_6_1|linux_6_12|linux_7_3 elf|elf31|zlib|zstd|raw|zlib31|flat OUTPUT"
+        );
         std::process::exit(2);
     };
     let machine = match kernel.as_str() {
         "linux_5_10" => Machine::linux_5_10(),
+        "linux_6_1" => Machine::linux_6_1(),
         "linux_6_12" => Machine::linux_6_12(),
         "linux_7_3" => Machine::linux_7_3(),
         other => panic!("no ready-made machine is called {other}"),

@@ -86,6 +86,23 @@ impl Kernel {
         }
     }
 
+    /// Debian's 6.1: 4 levels, KASLR.
+    pub fn linux_6_1() -> Self {
+        Self {
+            version: (6, 1),
+            release: "6.1.0-50-cloud-amd64".into(),
+            build: "#1 SMP PREEMPT_DYNAMIC Debian 6.1.177-1 (2026-10-18)".into(),
+            types: Types::parse(include_str!("kernels/linux_6_1.types")),
+            kallsyms: KallsymsFormat::LINUX_6_1,
+            kaslr_offset: 0x0240_0000,
+            image_phys: 0x1480_0000,
+            page_offset_base: 0xffff_8c0b_4000_0000,
+            vmalloc_base: 0xffff_a55d_c000_0000,
+            vmemmap_base: 0xffff_de83_8000_0000,
+            ..Self::linux_5_10()
+        }
+    }
+
     /// Debian's 6.12: 4 levels, KASLR, a negative phys_base.
     pub fn linux_6_12() -> Self {
         Self {

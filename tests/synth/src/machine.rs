@@ -130,6 +130,11 @@ impl Machine {
         MachineSpec::linux_5_10().build()
     }
 
+    /// Debian's 6.1, panicked by sysrq: 4 levels, KASLR, crashed on CPU 1.
+    pub fn linux_6_1() -> Self {
+        MachineSpec::linux_6_1().build()
+    }
+
     /// Debian's 6.12, panicked by sysrq: 4 levels, KASLR, crashed on CPU 1.
     pub fn linux_6_12() -> Self {
         MachineSpec::linux_6_12().build()

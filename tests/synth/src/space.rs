@@ -7,6 +7,8 @@ use crate::{Arena, Memory, PAGE_SIZE, PageTables, Symbol, flags};
 pub(crate) const IMAGE_SIZE: u64 = 0x20_0000;
 /// Bytes of one CPU's area.
 pub(crate) const PERCPU_UNIT: u64 = 0x8000;
+/// First CPU's `struct cpu_entry_area`; the page before it is the read-only IDT.
+pub(crate) const CPU_ENTRY_AREA: u64 = 0xffff_fe00_0000_1000;
 /// Where the sections of the image start, relative to `_text`.
 pub(crate) const RODATA: u64 = 0x4_0000;
 pub(crate) const DATA: u64 = 0x12_0000;
@@ -68,7 +70,7 @@ impl Space {
             space.tables.map_range(&mut space.memory, base + start, start, end - start, flags::KERNEL);
         }
         // Every process shares the upper half of the PGD, so its entries must exist before the first process does.
-        for area in [space.kernel.vmalloc_base, space.kernel.vmemmap_base] {
+        for area in [space.kernel.vmalloc_base, space.kernel.vmemmap_base, CPU_ENTRY_AREA] {
             space.tables.entry_address(&mut space.memory, area, crate::PageSize::Size4K);
         }
         let data = space.kernel.data_letter;

@@ -94,6 +94,11 @@ pub(crate) fn build(space: &mut Space, spec: &MachineSpec) {
     let at = space.variable_u64("jiffies_64", Section::Data, jiffies);
     let letter = space.kernel.data_letter;
     space.symbol("jiffies", letter, at);
+    // Load averages in fixed point with 11 bits of fraction: 0.50, 0.25, 0.12.
+    let avenrun = space.variable("avenrun", Section::Bss, 24);
+    for (index, load) in (0u64..).zip([0x400, 0x200, 0x100]) {
+        space.put_u64(avenrun + 8 * index, load);
+    }
     timekeeper(space, spec);
 }
 

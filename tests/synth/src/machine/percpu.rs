@@ -3,8 +3,8 @@
 //! Source: `arch/x86/kernel/setup_percpu.c`, `arch/x86/include/asm/current.h`.
 
 use crate::machine::tasks::THREAD_SIZE;
-use crate::space::{PERCPU_UNIT, Section, Space};
-use crate::{CurrentTask, PercpuVariable};
+use crate::space::{CPU_ENTRY_AREA, PERCPU_UNIT, Section, Space};
+use crate::{CurrentTask, PercpuVariable, flags};
 
 /// Entries of `__per_cpu_offset` (CONFIG_NR_CPUS is larger; readers must stop at the possible CPUs).
 const NR_CPUS: u64 = 64;
@@ -42,6 +42,7 @@ impl Percpu {
                 space.percpu_variable("hardirq_stack_ptr", 8, 8);
             }
         }
+        space.percpu_variable("cea_exception_stacks", 8, 8);
         space.percpu_variable("runqueues", rq, 64);
         let end = space.percpu_alloc(0, 0x1000);
         space.symbol("__per_cpu_end", kind, end);
@@ -84,6 +85,8 @@ impl Percpu {
             space.put_u32(self.address(space, "cpu_number", cpu), cpu);
             space.put_u64(self.address(space, "hardirq_stack_ptr", cpu), irq_stack);
         }
+        let stacks = exception_stacks(space, cpu);
+        space.put_u64(self.address(space, "cea_exception_stacks", cpu), stacks);
         let rq = self.address(space, "runqueues", cpu);
         space.set(rq, "rq.nr_running", u64::from(current != idle));
         space.set(rq, "rq.curr", current);
@@ -104,6 +107,7 @@ impl Percpu {
             ("current_task", "struct task_struct *"),
             ("cpu_number", "int"),
             ("hardirq_stack_ptr", "void *"),
+            ("cea_exception_stacks", "struct cea_exception_stacks *"),
             ("runqueues", "struct rq"),
         ]
         .into_iter()
@@ -111,4 +115,21 @@ impl Percpu {
         .map(|(name, ty)| (name, ty, (space.address(name) - start) as u32))
         .collect()
     }
+}
+
+/// Maps a CPU's exception stacks, guard pages between them, and returns where they are.
+///
+/// Source: `arch/x86/include/asm/cpu_entry_area.h`. From 6.2 on the slot is random with KASLR: CPU n gets slot 3n + 5.
+fn exception_stacks(space: &mut Space, cpu: u32) -> u64 {
+    let types = &space.kernel.types;
+    let is_random = space.kernel.at_least(6, 2) && space.kernel.kaslr_offset != 0;
+    let slot = u64::from(if is_random { 3 * cpu + 5 } else { cpu });
+    let area = CPU_ENTRY_AREA + slot * types.size("cpu_entry_area") as u64;
+    let stacks = area + types.offset("cpu_entry_area.estacks") as u64;
+    for stack in ["DF_stack", "NMI_stack", "DB_stack", "MCE_stack"] {
+        let path = format!("cea_exception_stacks.{stack}");
+        let (start, size) = (space.member(stacks, &path), space.kernel.types.member_size(&path) as u64);
+        space.map_fresh(start, size, flags::KERNEL);
+    }
+    stacks
 }

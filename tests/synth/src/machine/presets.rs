@@ -1,4 +1,4 @@
-//! Three machines, ready-made: little, complete, and panicked by `echo c > /proc/sysrq-trigger`.
+//! Four machines, ready-made: little, complete, and panicked by `echo c > /proc/sysrq-trigger`.
 //!
 //! Each has two CPUs, a task `crasher` (pid 77) that panicked, a process of three threads, a task in disk sleep, a
 //! zombie, kernel threads of which one sleeps in a module, three modules, and pages of every class.
@@ -14,6 +14,11 @@ impl MachineSpec {
     /// See [`crate::Machine::linux_5_10`].
     pub fn linux_5_10() -> Self {
         Self::panicked(Kernel::linux_5_10(), 2 * MIB, 1 << 32, 0)
+    }
+
+    /// See [`crate::Machine::linux_6_1`].
+    pub fn linux_6_1() -> Self {
+        Self::panicked(Kernel::linux_6_1(), 2 * MIB, 1 << 32, 1)
     }
 
     /// See [`crate::Machine::linux_6_12`].

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn machines() -> [Machine; 3] {
-    [Machine::linux_5_10(), Machine::linux_6_12(), Machine::linux_7_3()]
+fn machines() -> [Machine; 4] {
+    [Machine::linux_5_10(), Machine::linux_6_1(), Machine::linux_6_12(), Machine::linux_7_3()]
 }
 
 /// An ELF core and the segments in it.

@@ -126,6 +126,7 @@ mod tests {
     fn every_kernel_s_table_makes_a_closed_blob() {
         for text in [
             include_str!("../kernels/linux_5_10.types"),
+            include_str!("../kernels/linux_6_1.types"),
             include_str!("../kernels/linux_6_12.types"),
             include_str!("../kernels/linux_7_3.types"),
         ] {
