@@ -67,13 +67,18 @@ pub struct Stack {
     /// Whether the stack pointer had run off the end of the task's stack. The frames are then many,
     /// and mostly the same.
     pub has_overflowed: bool,
+    /// How many frames come from a scan, or from one that does, without the call that they return to
+    /// going to the function below. The way out of `__crash_kexec`, for which no tables exist, is a
+    /// scan but no guess: the call confirms it.
+    pub nr_guessed: usize,
 }
 
 impl Stack {
-    /// Whether nothing in it is a guess: the end is the real end, and no frame comes from a scan.
+    /// Whether nothing in it is a guess: the end is the real end, and every frame follows from the one
+    /// below.
     #[must_use]
-    pub fn is_reliable(&self) -> bool {
-        self.stop.is_clean() && self.frames.iter().all(|f| f.trust != Trust::Scan)
+    pub const fn is_reliable(&self) -> bool {
+        self.stop.is_clean() && self.nr_guessed == 0
     }
 }
 

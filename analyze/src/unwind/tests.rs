@@ -254,9 +254,12 @@ fn a_scan_prefers_the_call_of_the_function_below() {
         vec![],
     );
     assert_eq!(path(&s), [(TEXT + 0x40, Trust::Regs), (TEXT + 0x205, Trust::Scan), (ret(1), Trust::Orc)]);
+    // The scanned frame is confirmed by its call, the one after it is not.
+    assert_eq!(s.nr_guessed, 1);
 }
 
 /// Check that a frame whose return address a tracer replaced is shown, and what follows is marked.
+
 #[test]
 fn a_trampoline_lowers_the_trust_of_what_follows() {
     let task = vec![(0x500, TEXT + 0x300), (0x520, ret(1))];

@@ -44,14 +44,15 @@ pub struct Ladder<'k> {
 impl Ladder<'_> {
     /// Unwinds over the given stacks.
     pub fn unwind(&self, start: Start, areas: &Areas, task: Option<VirtAddr>) -> Stack {
-        let mut walk = Walk { ladder: self, areas, task, here: usize::MAX, left: 0, is_doubtful: false };
+        let mut walk =
+            Walk { ladder: self, areas, task, here: usize::MAX, left: 0, is_doubtful: false, nr_guessed: 0 };
         let mut frames = Vec::new();
         let mut cursor = match walk.begin(start) {
             Ok(Found::Caller(cursor)) => cursor,
             Err(why) => {
-                return Stack { frames, stop: Stop::NoStart { why }, has_overflowed: false };
+                return Stack { frames, stop: Stop::NoStart { why }, has_overflowed: false, nr_guessed: 0 };
             }
-            other => return Stack { frames, stop: stop_of(other, 0), has_overflowed: false },
+            other => return Stack { frames, stop: stop_of(other, 0), has_overflowed: false, nr_guessed: 0 },
         };
         let has_overflowed = areas.0.iter().any(|a| a.has_overflowed(cursor.sp));
         let mut trust = Trust::Regs;
@@ -72,7 +73,7 @@ impl Ladder<'_> {
                 other => break stop_of(other.map(|(_, found)| found), cursor.ip),
             }
         };
-        Stack { frames, stop, has_overflowed }
+        Stack { frames, stop, has_overflowed, nr_guessed: walk.nr_guessed }
     }
 }
 
@@ -100,6 +101,8 @@ pub struct Walk<'w> {
     /// Whether a frame came from a scan, and no other has confirmed it since: then even the tables'
     /// return addresses are checked.
     is_doubtful: bool,
+    /// Frames found since then.
+    nr_guessed: usize,
 }
 
 impl Walk<'_> {
@@ -139,11 +142,11 @@ impl Walk<'_> {
             match rung(self, cursor).and_then(|found| self.admit(cursor, found)) {
                 Ok(found) => {
                     self.is_doubtful |= trust == Trust::Scan;
-                    // The tables' answer, from what a scan found, calls just where it should.
-                    if let (Trust::Orc, Found::Caller(c)) = (trust, found)
-                        && self.ladder.calls(c.ip, cursor.lookup_ip()) == Some(true)
-                    {
-                        self.is_doubtful = false;
+                    if let (true, Found::Caller(c)) = (self.is_doubtful, found) {
+                        let is_sure = self.ladder.calls(c.ip, cursor.lookup_ip()) == Some(true);
+                        // The frame pointer is uncertain until the tables have led to a sure frame.
+                        self.is_doubtful = !is_sure || trust == Trust::Scan;
+                        self.nr_guessed += usize::from(!is_sure);
                     }
                     return Ok((trust, found));
                 }
