@@ -1,8 +1,8 @@
 //! `rehearse`: a kernel boots in QEMU, is armed, panics, is dumped, and the dump is analyzed.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kdump_rehearse::{Crash, Error, Outcome, Phase, Plan, Programs, Progress, size};
@@ -70,8 +70,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
             return Err(error.into());
         }
     };
-    show(&outcome);
-    Ok(Exit::Complete)
+    eprintln!("serial console: {}", outcome.serial_log.display());
+    eprintln!("dump directory: {}", outcome.dump_dir.display());
+    explain(&outcome)
 }
 
 fn plan(args: &Args) -> anyhow::Result<Plan> {
@@ -109,9 +110,13 @@ fn arm_arguments(args: &Args) -> Vec<String> {
     arm
 }
 
-fn show(outcome: &Outcome) {
-    eprintln!("serial console: {}", outcome.serial_log.display());
-    eprintln!("dump directory: {}", outcome.dump_dir.display());
+/// Analyzes the dump that came out, here, and prints the page.
+fn explain(outcome: &Outcome) -> anyhow::Result<Exit> {
+    let begin = Instant::now();
+    let report = super::analyze::report_on(&outcome.dump_dir.join("vmcore"))?;
+    eprintln!("  {:<15} {:>6.2} s\n", "analyze", begin.elapsed().as_secs_f64());
+    write!(std::io::stdout(), "{}", report.to_text())?;
+    Ok(if report.complete { Exit::Complete } else { Exit::Gaps })
 }
 
 /// Phases as lines on stderr.

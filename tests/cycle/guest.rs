@@ -1,0 +1,160 @@
+//! One rehearsal in a test: which kernel, what for, and what came of it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kdump_rehearse::{Crash, Error, Outcome, Phase, Plan, Programs, Progress};
+use serde_json::Value;
+
+use crate::dump_dir::DumpDir;
+
+/// The command under test.
+pub const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
+const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
+
+/// Guests take two CPUs each: one after the other is as fast as all at once, and steadier.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A row of the matrix.
+pub struct Case {
+    /// Directory name in the kernel cache.
+    pub kernel: &'static str,
+    /// Arguments of `kdump-rs arm`.
+    pub arm: &'static [&'static str],
+    /// What its VMCOREINFO rightly does not have.
+    pub absent: &'static [&'static str],
+}
+
+/// A guest that lived, died and was dumped.
+pub struct Cycle {
+    pub outcome: Outcome,
+    pub dump: DumpDir,
+    /// The guest's memory in bytes.
+    pub memory: u64,
+    /// As in [`Case`].
+    pub absent: &'static [&'static str],
+    out: PathBuf,
+    _lock: MutexGuard<'static, ()>,
+}
+
+impl Case {
+    /// Runs the cycle; `None`, said aloud, where it is switched off.
+    pub fn run(&self) -> Option<Cycle> {
+        if std::env::var_os("KDUMP_RS_NO_CYCLE").is_some() {
+            eprintln!("SKIPPED: the cycle on {}: KDUMP_RS_NO_CYCLE is set", self.kernel);
+            return None;
+        }
+        let lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let kernel = cache().join("kernels").join(self.kernel).join("vmlinuz");
+        assert!(
+            kernel.exists(),
+            "{} is missing: run scripts/fetch-kernel.sh {}, or set KDUMP_RS_NO_CYCLE=1",
+            kernel.display(),
+            self.kernel
+        );
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cycle-{}", self.kernel));
+        let plan = Plan {
+            kernel,
+            modules: None,
+            programs: Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() },
+            crashkernel: Plan::CRASHKERNEL.to_owned(),
+            memory: Plan::MEMORY,
+            cpus: Plan::CPUS,
+            cpu: None,
+            crash: Crash::Sysrq,
+            arm: self.arm.iter().map(|&a| a.to_owned()).collect(),
+            out: out.clone(),
+            keep: false,
+            timeout: Plan::TIMEOUT,
+        };
+        let memory = plan.memory;
+        let outcome = plan.run(&mut Spoken(self.kernel)).unwrap_or_else(|e| panic!("{}", told(&e)));
+        let dump = DumpDir(outcome.dump_dir.clone());
+        Some(Cycle { outcome, dump, memory, absent: self.absent, out, _lock: lock })
+    }
+}
+
+impl Cycle {
+    pub fn every_phase_was_seen(&self) {
+        let seen: Vec<Phase> = self.outcome.phases.iter().map(|&(phase, _)| phase).collect();
+        assert_eq!(seen, Phase::ALL);
+    }
+
+    pub fn the_panic_kernel_spoke(&self) {
+        let serial = std::fs::read(&self.outcome.serial_log).unwrap();
+        let serial = String::from_utf8_lossy(&serial);
+        let lines = serial.lines().filter(|l| l.contains("kdump-rs panic-kernel: ")).count();
+        assert!(lines >= 2, "{lines} lines of the panic-kernel on the console");
+    }
+
+    /// The report that `analyze --json` makes of the dump now, here.
+    pub fn analyze_json(&self) -> Value {
+        let out = kdump_rs(&["analyze".as_ref(), self.dump.vmcore().as_ref(), "--json".as_ref()]);
+        serde_json::from_slice(&out.stdout).expect("analyze --json prints JSON")
+    }
+
+    /// Filters the dump once more, on this machine.
+    pub fn filter_again(&self, level: u8, format: &str, compression: &str) -> PathBuf {
+        let to = self.out.join(format!("again-{level}-{format}-{compression}"));
+        let _ = std::fs::remove_file(&to);
+        let level = format!("--dump-level={level}");
+        let (format, compression) = (format!("--format={format}"), format!("--compression={compression}"));
+        kdump_rs(&[
+            "capture".as_ref(),
+            self.dump.vmcore().as_ref(),
+            "-o".as_ref(),
+            to.as_ref(),
+            level.as_ref(),
+            format.as_ref(),
+            compression.as_ref(),
+        ]);
+        to
+    }
+}
+
+/// Runs the command under test, which must end with 0.
+pub fn kdump_rs(args: &[&std::ffi::OsStr]) -> Output {
+    let out = Command::new(KDUMP_RS).args(args).output().unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(0), "kdump-rs {args:?}: {stderr}");
+    out
+}
+
+/// Where the scripts put kernels and oracles.
+pub fn cache() -> PathBuf {
+    let base = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
+        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
+    };
+    base.join("kdump-rs")
+}
+
+fn told(error: &Error) -> String {
+    match error {
+        Error::Phase { tail, .. } => format!("{error}\n{}", tail.join("\n")),
+        _ => {
+            let mut text = error.to_string();
+            let mut cause = std::error::Error::source(error);
+            while let Some(e) = cause {
+                text.push_str(&format!(": {e}"));
+                cause = e.source();
+            }
+            text
+        }
+    }
+}
+
+/// Times in the test's output.
+struct Spoken(&'static str);
+
+impl Progress for Spoken {
+    fn note(&mut self, text: &str) {
+        eprintln!("{}: {text}", self.0);
+    }
+
+    fn ended(&mut self, phase: Phase, took: Duration) {
+        eprintln!("{}: {phase:<15} {:>6.2} s", self.0, took.as_secs_f64());
+    }
+}

@@ -1,0 +1,64 @@
+//! The full cycle on real kernels: boot, arm, panic, capture, analyze, and an independent reader.
+//!
+//! Needs QEMU, e2fsprogs, the kernels (`scripts/fetch-kernel.sh`) and drgn (`scripts/setup-oracle.sh`);
+//! `make test` sees to all of them. KDUMP_RS_NO_CYCLE=1 leaves these tests out, and says so.
+
+mod dump_dir;
+mod guest;
+mod oracle;
+mod report;
+
+use guest::{Case, Cycle};
+
+/// Check zlib, and a kernel that takes most facts from elsewhere than 6.12 and 7.3.
+#[test]
+fn linux_6_1_is_dumped_and_explained() {
+    small(&Case {
+        kernel: "6.1",
+        arm: &["--level=31", "--format=kdump", "--compression=zlib"],
+        // Built without CONFIG_MEMORY_FAILURE: there are no such pages.
+        absent: &["NUMBER(PG_hwpoison)"],
+    });
+}
+
+/// Check the defaults of `arm`: what `make demo` shows.
+#[test]
+fn linux_6_12_is_dumped_and_explained() {
+    small(&Case { kernel: "6.12", arm: &[], absent: &[] });
+}
+
+/// Check an ELF core, and that filtering it here loses no slab page, where makedumpfile 1.7.8 loses hundreds.
+#[test]
+fn linux_7_3_is_dumped_and_explained_and_no_slab_page_is_lost() {
+    let case = Case { kernel: "7.3", arm: &["--level=1", "--format=elf"], absent: &[] };
+    let Some(cycle) = case.run() else { return };
+    explained(&cycle);
+    let whole = cycle.dump.vmcore();
+    for (format, compression) in [("kdump", "zstd"), ("kdump", "zlib"), ("elf", "none")] {
+        let again = cycle.filter_again(31, format, compression);
+        assert!(again.metadata().unwrap().len() < whole.metadata().unwrap().len() / 2);
+        oracle::no_slab_page_is_lost(&whole, &again);
+        oracle::pages_agree(&again, Some(&whole));
+        std::fs::remove_file(again).unwrap();
+    }
+}
+
+fn small(case: &Case) {
+    let Some(cycle) = case.run() else { return };
+    explained(&cycle);
+    let size = cycle.dump.vmcore().metadata().unwrap().len();
+    assert!(size < cycle.memory / 8, "{size} bytes at level 31 of a guest with {}", cycle.memory);
+}
+
+/// What holds for every dump of a sysrq crash, whatever its level and format.
+fn explained(cycle: &Cycle) {
+    cycle.every_phase_was_seen();
+    cycle.the_panic_kernel_spoke();
+    cycle.dump.is_complete();
+    let vmcore = cycle.dump.vmcore();
+    let manifested = oracle::manifest_agrees(&cycle.dump.0, cycle.absent);
+    assert_eq!(oracle::pages_agree(&vmcore, None), manifested);
+    oracle::logs_agree(&vmcore);
+    report::explains_the_crash(&cycle.dump.report(), &cycle.outcome.release);
+    report::explains_the_crash(&cycle.analyze_json(), &cycle.outcome.release);
+}
