@@ -178,8 +178,8 @@ pub enum Why {
     /// The frame pointer register is known to hold something else.
     #[error("there is no frame pointer")]
     NoFramePointer,
-    /// What a scan led to looks like the end of a stack, but is not where or as it would be.
-    #[error("a scan led to what cannot be the end of the stack")]
+    /// It looks like the end of a stack, but is not where or as that would be.
+    #[error("what looks like the end of the stack cannot be it")]
     FalseEnd,
     /// Nothing on the rest of the stack is the address after a call.
     #[error("no return address on the rest of the stack")]

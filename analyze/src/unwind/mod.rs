@@ -12,6 +12,7 @@
 //! Key types: [`Unwinder`], [`Start`], [`Stack`]. Names of addresses are not looked up here.
 
 mod frame;
+mod ftrace;
 mod orc;
 mod rungs;
 mod stack;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use kdump_arch_x86::VirtAddr;
 use kdump_vmcore::KernelMem;
 
+use super::ftrace::{self, Copy};
 use super::orc::{ENTRY_SIZE, Entry, Format, Table};
 use super::step::SpIndirect;
 use super::text::{Place, Text};
@@ -31,6 +32,8 @@ pub struct Tables {
     pub indirect: SpIndirect,
     kernel: Table,
     modules: Vec<(ModuleOrc, OnceCell<Option<Table>>)>,
+    /// Generated text that the image's table holds for.
+    copies: Vec<Copy>,
 }
 
 impl Tables {
@@ -42,6 +45,7 @@ impl Tables {
             indirect,
             kernel,
             modules: modules.into_iter().map(|m| (m, OnceCell::new())).collect(),
+            copies: Vec::new(),
         }
     }
 
@@ -80,7 +84,9 @@ impl Tables {
         // The rewrite of IRQ stack switching that changed the meaning also brought this variable.
         let is_new = kernel.symbol("hardirq_stack_inuse").is_ok() || kernel.symbol("pcpu_hot").is_ok();
         let indirect = if is_new { SpIndirect::AfterRead } else { SpIndirect::BeforeRead };
-        Ok(Some(Self::new(format, indirect, table, modules)))
+        // A kernel without tracers, or without BTF, does without.
+        let copies = ftrace::read_copies(kernel).unwrap_or_default();
+        Ok(Some(Self { copies, ..Self::new(format, indirect, table, modules) }))
     }
 
     /// The entry that covers `ip`.
@@ -93,7 +99,11 @@ impl Tables {
                 let read = || Table::read(mem, module.orc_ip, module.orc, module.num.into()).ok();
                 table.get_or_init(read).as_ref()?
             }
-            Place::Generated => return None,
+            Place::Generated => {
+                let copy = self.copies.iter().find(|c| c.range.contains(&ip))?;
+                let original = copy.original.checked_add(ip - copy.range.start)?;
+                return self.kernel.find(original, self.format);
+            }
         };
         table.find(ip, self.format)
     }
@@ -115,4 +125,47 @@ impl Tables {
 fn read_header(kernel: &Kernel<'_>) -> Option<[u8; 20]> {
     let at = kernel.symbol("__start_orc_header").or_else(|_| kernel.symbol("orc_header")).ok()?;
     kernel.mem.read_array(at).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use kdump_arch_x86::PhysAddr;
+    use kdump_arch_x86::paging::Mode;
+    use kdump_vmcore::AddressSpace;
+    use kdump_vmcore::mem::LiteralMem;
+
+    use super::super::orc::Kind;
+    use super::*;
+
+    const IPS: u64 = 0xffff_ffff_8200_0000;
+    const CALLER: u64 = IPS + 0x1000;
+    const COPY: u64 = 0xffff_ffff_c020_0000;
+
+    /// Check that a copy of entry code is looked up where the original is, and what is beside it not.
+    #[test]
+    fn a_copy_of_entry_code_has_the_entries_of_the_original() {
+        // Two entries: at CALLER, and at CALLER + 0x20, each relative to its own place.
+        let ips = [0x1000i32, 0x101c].map(i32::to_le_bytes).concat();
+        let entries = vec![8, 0, 0, 0, 5, 2, 16, 0, 0, 0, 5, 2];
+        let phys = LiteralMem(vec![(PhysAddr(0x200_0000), ips), (PhysAddr(0x200_0100), entries)]);
+        let space = AddressSpace {
+            mode: Mode::FourLevel,
+            root: PhysAddr(0),
+            phys_base: 0,
+            image_size: 1 << 30,
+            page_offset_base: Some(VirtAddr(0xffff_8880_0000_0000)),
+            max_phys: PhysAddr(1 << 30),
+            sme_mask: 0,
+        };
+        let mem = KernelMem::new(&phys, space);
+        let image = Table::read(&mem, VirtAddr(IPS), VirtAddr(IPS + 0x100), 2).unwrap();
+        let mut tables = Tables::new(Format::V3, SpIndirect::AfterRead, image, Vec::new());
+        tables.copies = vec![Copy { range: COPY..COPY + 0x40, original: CALLER }];
+        let text = Text::new(CALLER..CALLER + 0x100, 0..0, Vec::new(), 1 << 30);
+        let found = |ip| tables.find(&mem, &text, ip).map(|e| (e.sp_offset, e.kind));
+        assert_eq!(found(COPY + 0x1f), Some((8, Kind::Call)));
+        assert_eq!(found(COPY + 0x20), Some((16, Kind::Call)));
+        assert_eq!(found(COPY + 0x40), None);
+        assert_eq!(found(CALLER + 0x20), Some((16, Kind::Call)));
+    }
 }

@@ -105,11 +105,11 @@ fn path(stack: &Stack) -> Vec<(u64, Trust)> {
 
 #[test]
 fn a_sleeping_task_unwinds_to_the_end_of_its_stack() {
-    let stack = words(TASK, &[(0x800 + 48, ret(0)), (0x838, ret(1)), (0x848, ret(2))], 0x1000);
+    let stack = words(TASK, &[(0xe00 + 48, ret(0)), (0xe38, ret(1)), (0xe48, ret(2))], 0x1000);
     let s = unwind(
         Some(&[CALL8, CALL16, END]),
         vec![stack],
-        Start::Sleeping { sp: VirtAddr(TASK + 0x800) },
+        Start::Sleeping { sp: VirtAddr(TASK + 0xe00) },
         vec![],
     );
     assert_eq!(path(&s), [(ret(0), Trust::Regs), (ret(1), Trust::Orc), (ret(2), Trust::Orc)]);
@@ -121,9 +121,9 @@ fn a_sleeping_task_unwinds_to_the_end_of_its_stack() {
 /// instruction before it belongs to another function.
 #[test]
 fn a_task_that_never_ran_ends_at_once() {
-    let stack = words(TASK, &[(0x800 + 48, TEXT + 0x500)], 0x1000);
+    let stack = words(TASK, &[(0xe00 + 48, TEXT + 0x500)], 0x1000);
     let table = [CALL8, CALL8, CALL8, CALL8, UNDEFINED, END];
-    let s = unwind(Some(&table), vec![stack], Start::Sleeping { sp: VirtAddr(TASK + 0x800) }, vec![]);
+    let s = unwind(Some(&table), vec![stack], Start::Sleeping { sp: VirtAddr(TASK + 0xe00) }, vec![]);
     assert_eq!((s.frames.len(), s.stop), (1, Stop::EndOfStack));
     assert!(!s.frames[0].is_return_address);
 }
@@ -218,13 +218,26 @@ fn a_call_to_nowhere_is_unwound_from_the_top_of_the_stack() {
     for nowhere in [0, 0xdead_beef, DIRECT + 0x5000] {
         let s = unwind(
             Some(&[CALL8, END]),
-            vec![words(TASK, &[(0x500, ret(1))], 0x1000)],
-            Start::Regs(regs(nowhere, TASK + 0x500)),
+            vec![words(TASK, &[(0xf00, ret(1))], 0x1000)],
+            Start::Regs(regs(nowhere, TASK + 0xf00)),
             vec![],
         );
         assert_eq!(path(&s), [(nowhere, Trust::Regs), (ret(1), Trust::Orc)]);
         assert_eq!(s.stop, Stop::EndOfStack);
     }
+}
+
+/// Check that assembly without a known stack, an end in old tables, is no end but at the top.
+#[test]
+fn an_end_of_stack_in_the_middle_is_not_believed() {
+    let s = unwind(
+        Some(&[END, CALL8, END]),
+        vec![words(TASK, &[(0x520, ret(1)), (0xf00, ret(2))], 0x1000)],
+        Start::Regs(regs(TEXT + 0x40, TASK + 0x500)),
+        vec![],
+    );
+    assert_eq!(path(&s), [(TEXT + 0x40, Trust::Regs), (ret(1), Trust::Scan), (ret(2), Trust::Scan)]);
+    assert_eq!((s.stop, s.nr_guessed), (Stop::EndOfStack, 2));
 }
 
 /// Check that leftovers of an earlier task's outermost function do not end a stack.
@@ -296,12 +309,12 @@ fn frame_pointers_are_followed_where_there_are_no_tables() {
     let task = vec![
         (0x520, (TASK + saved) | 1),
         (0x528, ret(1)),
-        (saved + 32, TASK + 0x800),
+        (saved + 32, TASK + 0xf00),
         (saved + 128, TEXT + 0x233),
         (saved + 136, 0x10),
         (saved + 152, TASK + 0x700),
-        (0x800, 0),
-        (0x808, ret(3)),
+        (0xf00, 0),
+        (0xf08, ret(3)),
     ];
     let mut start = regs(TEXT + 0x42, TASK + 0x500);
     start.bp.set(frame);

@@ -162,7 +162,7 @@ impl Walk<'_> {
     fn admit(&mut self, from: &Cursor, found: Found) -> Result<Found, Why> {
         let to = match found {
             Found::Caller(to) => to,
-            _ if self.is_doubtful && !self.is_true_end(from, &found) => return Err(Why::FalseEnd),
+            _ if !self.is_true_end(from, &found) => return Err(Why::FalseEnd),
             _ => return Ok(found),
         };
         if !to.signal {
@@ -198,10 +198,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether an end that a scan led to is one: user registers have user selectors, and the outermost
-    /// function of a task is at the very top of its stack.
+    /// Whether an end is one. The outermost function is at the very top of its stack: tables up to 6.2
+    /// call an end what later ones call undefined. After a scan, user registers must look the part.
     fn is_true_end(&self, from: &Cursor, found: &Found) -> bool {
         match found {
+            Found::User { .. } if !self.is_doubtful => true,
             Found::User { regs: Some(regs), .. } => {
                 // FRED keeps event data above the selectors.
                 let (cs, ss) = (regs.cs.get() & 0xffff, regs.ss.get() & 0xffff);
