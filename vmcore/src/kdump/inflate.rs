@@ -4,7 +4,7 @@ use std::boxed::Box;
 use std::sync::{Mutex, PoisonError};
 use std::vec::Vec;
 
-use super::Compression;
+use super::{Compression, lz};
 
 const PAGE: usize = 4096;
 
@@ -34,8 +34,8 @@ impl Inflater {
                 .zstd
                 .decompress_to_buffer(input, out.as_mut_slice())
                 .map_err(|_| "page is no zstd frame of page size")?,
-            Compression::Lzo => return Err("page compression lzo is not read yet"),
-            Compression::Snappy => return Err("page compression snappy is not read yet"),
+            Compression::Lzo => lz::lzo1x(input, out).ok_or("page is no LZO1X block")?,
+            Compression::Snappy => lz::snappy(input, out).ok_or("page is no Snappy block")?,
             Compression::None => return Err("raw page shorter than a page"),
         };
         if n == PAGE { Ok(()) } else { Err("page decompresses to less than a page") }

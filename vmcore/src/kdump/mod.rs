@@ -5,6 +5,8 @@ pub mod defs;
 #[cfg(feature = "std")]
 mod inflate;
 #[cfg(feature = "std")]
+mod lz;
+#[cfg(feature = "std")]
 pub mod read;
 #[cfg(feature = "std")]
 pub mod write;

@@ -49,7 +49,7 @@ pub enum Error {
         value: i64,
     },
     /// The headers cannot be read.
-    #[error("its headers cannot be read: {0}")]
+    #[error("its headers cannot be read")]
     Read(#[from] ReadError),
 }
 
@@ -224,6 +224,19 @@ impl KdumpFile {
     #[must_use]
     pub fn is_dumped(&self, pfn: u64) -> bool {
         self.dumped.get(pfn) && self.info.split.is_none_or(|(start, end)| (start..end).contains(&pfn))
+    }
+
+    /// Whether the file ends before the data of its last page: it was cut, whatever its header says.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        let Some(last) = self.dumped.ranges().last().map(|r| r.end().pfn().0 - 1) else { return false };
+        if self.info.split.is_some_and(|(start, end)| !(start..end).contains(&last)) {
+            return false; // another file of the set has it
+        }
+        match self.desc(last) {
+            Ok(d) => d.offset.get().checked_add(d.size.get().into()).is_none_or(|end| end > self.file.len()),
+            Err(_) => true,
+        }
     }
 
     /// The descriptor of a frame.
