@@ -165,6 +165,15 @@ impl Dump {
         }
     }
 
+    /// Whether the file was not written to its end: it says so itself, or it ends too early.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        match &self.body {
+            Body::Elf(core) => core.is_cut(),
+            Body::Kdump(core) => core.info().is_incomplete || core.is_cut(),
+        }
+    }
+
     /// The kdump-compressed file below, if it is one.
     #[must_use]
     pub const fn kdump(&self) -> Option<&KdumpFile> {

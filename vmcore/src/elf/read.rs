@@ -140,6 +140,12 @@ impl ElfCore {
         &self.notes
     }
 
+    /// Whether the file ends before its last segment does: it was cut.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.loads.iter().any(|l| l.offset.checked_add(l.file_size).is_none_or(|end| end > self.file.len()))
+    }
+
     /// Physical ranges the core describes, sorted, without overlap.
     pub fn ranges(&self) -> impl Iterator<Item = PhysRange> {
         self.loads.iter().map(|l| l.phys)

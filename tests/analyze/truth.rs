@@ -1,0 +1,150 @@
+//! Answers against what the fixture says is true.
+
+use kdump_synth::{Compression, Machine, MachineSpec, TaskSpec};
+use serde_json::Value;
+
+use super::{analyze, json, write};
+
+/// Functions of a stack, innermost first.
+fn functions(stack: &Value) -> Vec<String> {
+    let frames = stack["frames"].as_array().unwrap();
+    frames.iter().map(|f| f["symbol"].as_str().unwrap_or("?").to_string()).collect()
+}
+
+fn hex(v: u64) -> String {
+    format!("{v:#018x}")
+}
+
+#[test]
+fn the_panic_is_told_from_every_format() {
+    for (name, machine) in [("6.12", Machine::linux_6_12()), ("7.3", Machine::linux_7_3())] {
+        let zstd = machine.kdump_at_level(31).compression(Compression::Zstd).bytes();
+        let zlib = machine.kdump_at_level(31).compression(Compression::Zlib).bytes();
+        let files = [
+            machine.elf_core().bytes(),
+            machine.elf_core_at_level(31).bytes(),
+            machine.kdump().bytes(),
+            zstd,
+            zlib,
+        ];
+        let mut pages = Vec::new();
+        for bytes in files {
+            let (_dir, path) = write(&bytes);
+            let out = analyze(&path, &["--json"]);
+            let r = json(&out);
+            assert_eq!(out.status.code(), Some(0), "{name}: {r}");
+            assert_eq!(r["warnings"], serde_json::json!([]));
+            let panic = &r["panic"]["data"];
+            assert_eq!(panic["message"], "sysrq triggered crash");
+            assert_eq!(panic["task"]["pid"], 77);
+            assert_eq!(panic["task"]["comm"], "crasher");
+            assert_eq!(panic["task"]["addr"], hex(machine.task(77).address));
+            assert_eq!(panic["cpu"], machine.spec.panic_cpu.unwrap());
+            let stack = &r["panic_stack"]["data"];
+            assert_eq!(stack["clean"], true);
+            let chain = functions(stack);
+            let wanted = &machine.task(77).spec.chain;
+            let found: Vec<_> = chain.iter().filter(|f| wanted.contains(f)).collect();
+            assert_eq!(found, wanted.iter().collect::<Vec<_>>(), "{name}: {chain:?}");
+            let mut r = r;
+            r["dump"] = Value::Null; // all but the format is the same
+            pages.push(r);
+        }
+        assert!(pages.windows(2).all(|w| w[0] == w[1]), "the formats disagree");
+    }
+}
+
+#[test]
+fn every_task_is_listed_with_its_state() {
+    let mut spec = MachineSpec::linux_6_12();
+    spec.tasks.push(TaskSpec::user(412, "stuck").uid(33).state(2).asleep(&["__schedule", "schedule"]));
+    spec.tasks.push(TaskSpec::user(413, "thread").thread_of(412));
+    let machine = spec.build();
+    let (_dir, path) = write(&machine.elf_core().bytes());
+    let r = json(&analyze(&path, &["ps", "--json"]));
+    let list = r["data"]["list"].as_array().unwrap();
+    assert_eq!(list.len(), machine.tasks.len() + machine.idle_tasks.len());
+    for task in &machine.tasks {
+        let ours = list.iter().find(|t| t["pid"] == task.spec.pid).expect("listed");
+        assert_eq!(ours["comm"].as_str(), Some(task.spec.comm.as_str()));
+        assert_eq!(ours["tgid"], task.spec.tgid);
+        assert_eq!(ours["uid"], task.spec.uid);
+    }
+    let stuck = list.iter().find(|t| t["pid"] == 412).unwrap();
+    assert_eq!(stuck["state"], "D");
+    assert!(r["data"]["blocked"]["412"]["frames"].as_array().is_some_and(|f| !f.is_empty()));
+}
+
+/// Check that a task list that runs in a circle costs a gap, not the answer.
+#[test]
+fn a_circular_task_list_is_a_gap() {
+    let mut machine = Machine::linux_6_12();
+    let victim = machine.tasks[1].address;
+    let node = victim + machine.spec.kernel.types.offset("task_struct.tasks") as u64;
+    machine.set(victim, "task_struct.tasks.next", node);
+    let (_dir, path) = write(&machine.elf_core().bytes());
+    let out = analyze(&path, &["--json"]);
+    assert_eq!(out.status.code(), Some(1));
+    let r = json(&out);
+    assert_eq!(r["tasks"]["status"], "partial");
+    assert_eq!(r["panic"]["data"]["message"], "sysrq triggered crash");
+}
+
+/// Check that a CPU without a note does not shift the others' registers.
+#[test]
+fn a_silent_cpu_is_named_and_shifts_nobody() {
+    let mut spec = MachineSpec::linux_6_12();
+    let panicking = spec.panic_cpu.unwrap();
+    let silent = 1 - panicking;
+    spec.silent_cpus.push(silent);
+    let machine = spec.build();
+    let (_dir, path) = write(&machine.elf_core().bytes());
+    let r = json(&analyze(&path, &["--json"]));
+    let cpus = r["cpus"]["data"].as_array().unwrap();
+    let of = |n: u32| cpus.iter().find(|c| c["cpu"] == n).unwrap();
+    assert_eq!(of(silent)["registers_saved"], false);
+    assert_eq!(of(panicking)["registers_saved"], true);
+    assert_eq!(of(panicking)["task"]["comm"], "crasher");
+    assert!(functions(&r["panic_stack"]["data"]).contains(&"sysrq_handle_crash".to_string()));
+}
+
+/// On 5.10 VMCOREINFO does not name the kallsyms tables: the log is read, the rest is said to be missing.
+#[test]
+fn without_symbols_the_log_is_still_told() {
+    let machine = Machine::linux_5_10();
+    let (_dir, path) = write(&machine.elf_core().bytes());
+    let out = analyze(&path, &["--json"]);
+    assert_eq!(out.status.code(), Some(1));
+    let r = json(&out);
+    assert_eq!(r["panic"]["data"]["message"], "sysrq triggered crash");
+    assert_eq!(r["complete"], false);
+    assert!(r["warnings"].as_array().is_some_and(|w| !w.is_empty()));
+    assert_eq!(analyze(&path, &["log"]).status.code(), Some(0));
+}
+
+/// Check that the schema's document names every field that a report has.
+#[test]
+fn the_schema_document_names_every_field() {
+    fn keys(v: &Value, out: &mut std::collections::BTreeSet<String>) {
+        match v {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    // Keys that are data: states and thread ids.
+                    if !matches!(key.as_str(), "by_state" | "blocked") {
+                        keys(value, out);
+                    }
+                    out.insert(key.clone());
+                }
+            }
+            Value::Array(list) => list.iter().for_each(|v| keys(v, out)),
+            _ => {}
+        }
+    }
+    let (_dir, path) = write(&Machine::linux_6_12().elf_core().bytes());
+    let mut found = std::collections::BTreeSet::new();
+    keys(&json(&analyze(&path, &["--json"])), &mut found);
+    let document = include_str!("../../docs/report-schema.md");
+    for key in found {
+        assert!(document.contains(&format!("`{key}`")) || document.contains(&format!("\"{key}\"")), "`{key}`");
+    }
+}
