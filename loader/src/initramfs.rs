@@ -33,6 +33,16 @@ pub struct CaptureConfig {
     pub end: EndConfig,
 }
 
+impl CaptureConfig {
+    /// The file's text.
+    ///
+    /// # Errors
+    /// None for these types; TOML's own.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
 /// `[target]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TargetConfig {
@@ -144,7 +154,7 @@ pub fn build(
         archive.file(&name, 0o644, &tree.read_decompressed(path)?)?;
         config.modules.push(name);
     }
-    archive.file(CONFIG_PATH, 0o600, toml::to_string(&config)?.as_bytes())?;
+    archive.file(CONFIG_PATH, 0o600, config.to_toml()?.as_bytes())?;
     let plain = archive.finish();
 
     let room = Vec::with_capacity(plain.len() / 2);
@@ -207,7 +217,7 @@ mod tests {
         assert_eq!(plain.len() as u64, built.unpacked_len);
         let has = |needle: &[u8]| plain.windows(needle.len()).any(|w| w == needle);
         assert!(has(b"\x7fELF the module") && has(b"etc/kdump-rs/capture.toml\0") && has(b"dev/console\0"));
-        let text = toml::to_string(&built.config).unwrap();
+        let text = built.config.to_toml().unwrap();
         assert!(has(text.as_bytes()));
         assert_eq!(
             text.parse::<toml::Table>().unwrap()["target"]["path"].as_str(),

@@ -1,0 +1,52 @@
+//! What `arm` writes into the initramfs is what `kdump-init` reads: two crates, one schema.
+
+use kdump_capture::config;
+use kdump_loader::initramfs;
+
+fn written(level: u8, format: &str, compression: &str, action: &str) -> initramfs::CaptureConfig {
+    initramfs::CaptureConfig {
+        modules: vec!["lib/modules/virtio.ko".into(), "lib/modules/virtio_blk.ko".into()],
+        boot_id: "5fa366b4-7d39-451a-aaed-8ea94b030ea2".into(),
+        target: initramfs::TargetConfig {
+            uuid: "839e3ea8-df1a-403c-86a8-6dfc3fe60cd9".into(),
+            fstype: "ext4".into(),
+            path: "/var/crash \"odd\" = [x]".into(),
+        },
+        dump: initramfs::DumpConfig { level, format: format.into(), compression: compression.into() },
+        end: initramfs::EndConfig { action: action.into() },
+    }
+}
+
+#[test]
+fn every_field_arrives() {
+    let written = written(17, "elf", "zlib", "poweroff");
+    let read = config::CaptureConfig::parse(&written.to_toml().unwrap()).unwrap();
+    assert_eq!(read.modules, written.modules);
+    assert_eq!(read.boot_id, written.boot_id);
+    assert_eq!(read.target.uuid, written.target.uuid);
+    assert_eq!(read.target.fstype, written.target.fstype);
+    assert_eq!(read.target.path, written.target.path);
+    assert_eq!(read.dump.level, u32::from(written.dump.level));
+    assert_eq!(read.dump.format, written.dump.format);
+    assert_eq!(read.dump.compression, written.dump.compression);
+    assert_eq!(read.end.action, written.end.action);
+}
+
+/// Check that no word `arm` accepts is one that kdump-init would replace by a default.
+#[test]
+fn every_word_of_the_command_line_is_understood() {
+    for level in 0..=31 {
+        for format in ["kdump", "elf"] {
+            for compression in ["zstd", "zlib", "none"] {
+                let text = written(level, format, compression, "reboot").to_toml().unwrap();
+                let (_, complaints) = config::CaptureConfig::parse(&text).unwrap().dump.options();
+                assert!(complaints.is_empty(), "{complaints:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn both_sides_name_the_same_file() {
+    assert_eq!(config::PATH, format!("/{}", initramfs::CONFIG_PATH));
+}
