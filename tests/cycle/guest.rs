@@ -89,12 +89,6 @@ impl Cycle {
         assert!(lines >= 2, "{lines} lines of the panic-kernel on the console");
     }
 
-    /// The report that `analyze --json` makes of the dump now, here.
-    pub fn analyze_json(&self) -> Value {
-        let out = kdump_rs(&["analyze".as_ref(), self.dump.vmcore().as_ref(), "--json".as_ref()]);
-        serde_json::from_slice(&out.stdout).expect("analyze --json prints JSON")
-    }
-
     /// Filters the dump once more, on this machine.
     pub fn filter_again(&self, level: u8, format: &str, compression: &str) -> PathBuf {
         let to = self.out.join(format!("again-{level}-{format}-{compression}"));
@@ -112,6 +106,12 @@ impl Cycle {
         ]);
         to
     }
+}
+
+/// The report that `analyze --json` makes of a dump now, here.
+pub fn analyze_json(vmcore: &Path) -> Value {
+    let out = kdump_rs(&["analyze".as_ref(), vmcore.as_ref(), "--json".as_ref()]);
+    serde_json::from_slice(&out.stdout).expect("analyze --json prints JSON")
 }
 
 /// Runs the command under test, which must end with 0.
