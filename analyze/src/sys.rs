@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kdump_arch_x86::VirtAddr;
+use kdump_arch_x86::{PAGE_SIZE, VirtAddr};
 
 use crate::kernel::{Gap, Kernel};
 
@@ -36,6 +36,10 @@ pub struct System {
     pub load: Option<[u64; 3]>,
     /// Bytes of memory that the dump describes.
     pub memory: u64,
+    /// Bytes of memory that the kernel managed (MemTotal).
+    pub memory_total: Option<u64>,
+    /// Bytes of it that were free.
+    pub memory_free: Option<u64>,
     /// What is missing, and why.
     pub gaps: Vec<Gap>,
 }
@@ -63,6 +67,8 @@ impl System {
             uptime: times.map(|t| t.1),
             load,
             memory: k.dump.ram().iter().map(|r| r.len()).sum(),
+            memory_total: pages(k, "_totalram_pages", 0).ok(),
+            memory_free: k.info.number("NR_FREE_PAGES").and_then(|i| pages(k, "vm_zone_stat", i as u64).ok()),
             gaps,
         }
     }
@@ -113,6 +119,13 @@ fn times(k: &Kernel<'_>) -> Result<(i64, u64), Gap> {
     let monotonic = word("ktime_sec")?;
     let asleep = word("offs_boot")? / 1_000_000_000;
     Ok((word("xtime_sec")? as i64, monotonic.saturating_add(asleep)))
+}
+
+/// Bytes of the pages that an element of an array of counters counts. A counter that is briefly below
+/// zero, since CPUs add their parts later, is zero.
+fn pages(k: &Kernel<'_>, counters: &str, index: u64) -> Result<u64, Gap> {
+    let at = k.symbol(counters)?.wrapping_add(index.wrapping_mul(8));
+    Ok((k.mem.read_u64(at)? as i64).max(0).cast_unsigned().saturating_mul(PAGE_SIZE))
 }
 
 /// `avenrun`: three fixed-point numbers with 11 fraction bits.

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use crate::report::{ModuleInfo, Report, SystemInfo, TaskInfo, TaskStack, text};
-use crate::sys::{span, utc};
 
 /// `ps`: one task a line.
 #[must_use]
@@ -73,27 +72,11 @@ pub fn stack(s: &TaskStack) -> String {
     out
 }
 
-/// `sys`: the system and the panic in a few lines.
+/// `sys`: the head of the page and the facts at its end.
 #[must_use]
 pub fn sys(report: &Report, s: &SystemInfo) -> String {
     let mut out = String::new();
-    let mut fact = |name: &str, value: Option<String>| {
-        let _ = writeln!(out, "{name:<10} {}", value.unwrap_or_else(|| "unknown".into()));
-    };
-    let panic = report.panic.data.as_ref();
-    fact("release", s.release.clone());
-    fact("version", s.version.clone());
-    fact("machine", s.machine.clone());
-    fact("host", s.hostname.clone());
-    fact("build ID", s.build_id.clone());
-    fact("time", panic.and_then(|p| p.time).map(|t| format!("{} UTC", utc(t))));
-    fact("uptime", s.uptime.map(span));
-    fact("load", s.load.map(|[a, b, c]| format!("{a:.2} {b:.2} {c:.2}")));
-    fact("CPUs", s.cpus_online.map(|n| format!("{n} online, {} possible", s.cpus_possible.unwrap_or(n))));
-    fact("memory", Some(format!("{} MiB", s.memory_bytes >> 20)));
-    fact("tasks", report.tasks.data.as_ref().map(|t| t.count.to_string()));
-    fact("taints", s.taints.clone().map(|t| if t.is_empty() { "none".into() } else { t }));
-    fact("panic", panic.and_then(|p| p.message.clone()));
-    fact("cmdline", s.cmdline.clone());
+    // Writing to a string cannot fail.
+    let _ = report.write_headline(&mut out).and_then(|()| report.write_facts(&mut out, s));
     out
 }

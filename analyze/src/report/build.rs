@@ -10,7 +10,7 @@ use super::{
     StackInfo, Status, SystemInfo, TaskInfo, TaskStack, TasksInfo, hex,
 };
 use crate::kernel::{Gap, Kernel};
-use crate::log::Log;
+use crate::log::{Log, Record};
 use crate::modules::{self, Module};
 use crate::panic::{Panic, panic_cpu};
 use crate::percpu::Cpus;
@@ -19,10 +19,10 @@ use crate::sys::{System, taint_letters, utc};
 use crate::tasks::{Task, Tasks};
 use crate::unwind::{ModuleOrc, Stack, Start, Unwinder, thread_size};
 
-/// Records of the log's end that the report carries.
+/// Records of the log's end, and of what led up to the trouble, that the report carries.
 const LOG_TAIL: usize = 40;
 /// Tasks in uninterruptible sleep whose stacks the report carries.
-const BLOCKED_MAX: usize = 16;
+const BLOCKED_MAX: usize = 64;
 
 impl Report {
     /// Asks everything.
@@ -84,7 +84,9 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             dump: self.dump(),
         };
         if report.dump.incomplete {
-            report.warnings.push("the dump is incomplete: its writing was cut short".into());
+            report
+                .warnings
+                .push("the dump is incomplete: the file was cut short, or its writing never ended".into());
         }
         let statuses = [
             report.panic.status,
@@ -108,8 +110,8 @@ impl<'k, 'd> Inquiry<'k, 'd> {
                 Panic::default()
             }
         };
-        if found.message.is_none() && self.log.is_ok() {
-            reasons.push("the log has no panic message: not a panic, or its record was lost".into());
+        if found.kind.is_none() && self.log.is_ok() {
+            reasons.push("the log has neither a panic nor an oops: none happened, or it was lost".into());
         }
         let panicked = cpus.data.iter().flatten().find(|c| c.panicked);
         if panicked.is_none() {
@@ -119,6 +121,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
         }
         let time = self.k.info.crash_time();
         let info = PanicInfo {
+            kind: found.kind,
             message: found.message,
             causes: found.causes.iter().map(|l| line(l.ts_ns, None, l.text.clone())).collect(),
             cpu: panicked.map(|c| c.cpu),
@@ -145,6 +148,8 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             cpus_online: self.cpus.as_ref().ok().map(|c| c.online.len()),
             cpus_possible: self.cpus.as_ref().ok().map(|c| c.possible.len()),
             memory_bytes: s.memory,
+            memory_total_bytes: s.memory_total,
+            memory_free_bytes: s.memory_free,
             kaslr_offset: self.k.info.kernel_offset().map(|o| hex(VirtAddr(o))),
             paging_levels: if self.k.mem.space().mode == Mode::FiveLevel { 5 } else { 4 },
         };
@@ -233,12 +238,17 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             Ok(log) => log,
             Err(e) => return Section::absent(e),
         };
-        let tail = &log.records[log.records.len().saturating_sub(LOG_TAIL)..];
+        let last = |records: &[Record]| -> Vec<LogLine> {
+            let tail = &records[records.len().saturating_sub(LOG_TAIL)..];
+            tail.iter().map(|r| line(r.ts_ns, Some(r.level), r.text_lossy())).collect()
+        };
+        let leading_up = Panic::from_log(log).begin.map_or(0, |i| i + 1);
         Section::of(
             LogInfo {
                 records: log.records.len(),
                 lost: log.lost,
-                tail: tail.iter().map(|r| line(r.ts_ns, Some(r.level), r.text_lossy())).collect(),
+                leading_up: last(&log.records[..leading_up]),
+                tail: last(&log.records),
             },
             if log.lost > 0 {
                 vec![format!("{} records have lost their text", log.lost)]
@@ -252,7 +262,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
         let d = self.k.dump;
         DumpInfo {
             format: d.format().to_string(),
-            incomplete: d.kdump().is_some_and(|file| file.info().is_incomplete),
+            incomplete: d.is_incomplete(),
             cpu_notes: d.prstatus().len(),
         }
     }
@@ -341,7 +351,13 @@ impl<'k, 'd> Stacks<'k, 'd> {
                 interrupted: !f.is_return_address,
             }
         });
-        StackInfo { frames: frames.collect(), stop: stack.stop.to_string(), clean: stack.stop.is_clean() }
+        StackInfo {
+            frames: frames.collect(),
+            stop: stack.stop.to_string(),
+            clean: stack.stop.is_clean(),
+            guessed: stack.nr_guessed,
+            overflowed: stack.has_overflowed,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! is a section that says so.
 
 mod build;
+mod fold;
 
 pub use build::Inquiry;
 
@@ -14,6 +15,8 @@ pub(crate) mod text;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+pub use crate::panic::Kind;
 
 /// Version of the JSON shape: raised when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -83,9 +86,11 @@ pub struct Report {
 /// The panic.
 #[derive(Clone, PartialEq, Debug, Serialize, Default)]
 pub struct PanicInfo {
-    /// What panic() was told.
+    /// How the kernel ended: panic or oops.
+    pub kind: Option<Kind>,
+    /// What panic() was told, or the first line of the oops.
     pub message: Option<String>,
-    /// Log lines shortly before that name the cause.
+    /// Log lines around it that name the cause.
     pub causes: Vec<LogLine>,
     /// CPU that panicked.
     pub cpu: Option<u32>,
@@ -126,6 +131,10 @@ pub struct SystemInfo {
     pub cpus_possible: Option<usize>,
     /// Bytes of memory described by the dump.
     pub memory_bytes: u64,
+    /// Bytes that the kernel managed: MemTotal.
+    pub memory_total_bytes: Option<u64>,
+    /// Bytes of it that were free.
+    pub memory_free_bytes: Option<u64>,
     /// Bytes KASLR moved the kernel, as an address.
     pub kaslr_offset: Option<String>,
     /// 4 or 5.
@@ -141,6 +150,10 @@ pub struct StackInfo {
     pub stop: String,
     /// Whether it ends where a stack should.
     pub clean: bool,
+    /// How many frames rest on a guess: found by scan, and no call confirms them.
+    pub guessed: usize,
+    /// Whether the stack had overflowed.
+    pub overflowed: bool,
 }
 
 /// One frame.
@@ -282,7 +295,10 @@ pub struct LogInfo {
     pub records: usize,
     /// Records whose text is lost.
     pub lost: u64,
-    /// The last ones.
+    /// The records up to the first that names a cause, or the panic itself: what led there. Empty
+    /// if the log knows of no trouble.
+    pub leading_up: Vec<LogLine>,
+    /// The last records of all; after a panic mostly its registers and call trace.
     pub tail: Vec<LogLine>,
 }
 

@@ -1,16 +1,22 @@
-//! The report as a page for a person: the panic first, 100 columns at most.
+//! The report as a page for a person: the panic first, [`WIDTH`] columns at most.
 
 use std::fmt::{self, Write as _};
 
-use super::{CpuInfo, ModuleInfo, Report, Section, StackInfo, TaskInfo, TasksInfo};
+use super::fold::{fold, groups, wrap};
+use super::{CpuInfo, ModuleInfo, Report, Section, StackInfo, Status, SystemInfo, TaskInfo, TasksInfo};
+use crate::panic::Kind;
 use crate::sys::span;
 
-/// Frames of another CPU's stack that the page shows.
+/// Frames of a stack other than the panic task's that the page shows.
 const SHORT_STACK: usize = 8;
-/// Log records at the end of the page.
-const LOG_LINES: usize = 20;
+/// Groups of other CPUs, and of blocked tasks, that the page shows.
+const GROUPS: usize = 8;
+/// Log records that the page shows.
+const LOG_LINES: usize = 16;
+/// Lines that name the cause.
+const CAUSE_LINES: usize = 6;
 /// Columns.
-const WIDTH: usize = 100;
+pub(super) const WIDTH: usize = 100;
 
 impl Report {
     /// The page.
@@ -25,99 +31,153 @@ impl Report {
     fn write_page(&self, out: &mut String) -> fmt::Result {
         self.write_headline(out)?;
         for warning in &self.warnings {
-            writeln!(out, "WARNING      {warning}")?;
+            fact(out, "WARNING", warning)?;
         }
 
         writeln!(out, "\nSTACK OF THE PANIC TASK")?;
         match &self.panic_stack.data {
-            Some(stack) => write_stack(out, stack, usize::MAX, "  ")?,
-            None => writeln!(out, "  not available: {}", self.panic_stack.reasons.join("; "))?,
+            Some(stack) => write_stack(out, stack, usize::MAX)?,
+            None => write_absent(out, &self.panic_stack)?,
         }
 
-        write_cpus(out, &self.cpus)?;
+        self.write_cpus(out)?;
         write_tasks(out, &self.tasks)?;
-        write_modules(out, &self.modules)?;
         self.write_log(out)?;
         self.write_system(out)?;
         self.write_gaps(out)
     }
 
-    fn write_headline(&self, out: &mut String) -> fmt::Result {
+    pub(crate) fn write_headline(&self, out: &mut String) -> fmt::Result {
         let panic = self.panic.data.clone().unwrap_or_default();
-        match &panic.message {
-            Some(message) => writeln!(out, "KERNEL PANIC {message}")?,
-            None => writeln!(out, "KERNEL DUMP  no panic message in the log")?,
+        let head = match panic.kind {
+            Some(Kind::Panic) => "KERNEL PANIC",
+            Some(Kind::Oops) => "KERNEL OOPS",
+            None => "KERNEL DUMP",
+        };
+        let message = panic.message.as_deref().unwrap_or("the log knows of no panic and no oops");
+        writeln!(out, "{head}: {}\n", printable(message))?;
+        // Many causes: the first few, and the last, which is nearest to the end.
+        let omitted = panic.causes.len().saturating_sub(CAUSE_LINES);
+        for (i, cause) in panic.causes.iter().enumerate() {
+            if omitted == 0 || i < CAUSE_LINES - 1 || i + 1 == panic.causes.len() {
+                fact(out, if i == 0 { "reported" } else { "" }, &cause.text)?;
+            } else if i == CAUSE_LINES - 1 {
+                fact(out, "", &format!("({omitted} more)"))?;
+            }
         }
-        for cause in &panic.causes {
-            writeln!(out, "  after      {}", cause.text)?;
+        let mut when = panic.time_utc.map_or_else(|| "unknown".into(), |t| format!("{t} UTC"));
+        let uptime = self.system.data.as_ref().and_then(|s| s.uptime);
+        if let Some(t) = panic.after_boot.map(|t| t as u64).or(uptime) {
+            write!(when, ", {} after boot", span(t))?;
         }
-        let mut when = panic.time_utc.map(|t| format!("{t} UTC")).unwrap_or_else(|| "unknown".into());
-        if let Some(t) = panic.after_boot {
-            write!(when, ", {} after boot", span(t as u64))?;
-        }
-        writeln!(out, "when         {when}")?;
-        let cpu = panic.cpu.map_or("unknown CPU".into(), |c| format!("CPU {c}"));
-        match &panic.task {
-            Some(t) => writeln!(out, "where        {cpu}, {}", describe(t, &self.tasks))?,
-            None => writeln!(out, "where        {cpu}, task unknown")?,
-        }
+        fact(out, "when", &when)?;
+        let cpu = panic.cpu.map_or_else(|| "unknown CPU".into(), |c| format!("CPU {c}"));
+        let task = panic.task.map_or_else(|| "task unknown".into(), |t| describe(&t, &self.tasks));
+        fact(out, "where", &format!("{cpu}, {task}"))?;
         let Some(s) = &self.system.data else { return Ok(()) };
         let text = |v: &Option<String>| v.clone().unwrap_or_else(|| "unknown".into());
-        writeln!(out, "kernel       {} {}", text(&s.release), text(&s.machine))?;
-        let taints = match s.taints.as_deref() {
-            Some("") => "not tainted".into(),
-            Some(letters) => format!("tainted {letters}"),
-            None => "taints unknown".into(),
+        fact(out, "kernel", &format!("{} {}, {}", text(&s.release), text(&s.machine), self.taints()))?;
+        fact(out, "host", &text(&s.hostname))
+    }
+
+    /// Whether the kernel was tainted, by what, and which modules did it.
+    fn taints(&self) -> String {
+        let letters = match self.system.data.as_ref().and_then(|s| s.taints.as_deref()) {
+            Some("") => return "not tainted".into(),
+            Some(letters) => letters,
+            None => return "taints unknown".into(),
         };
-        writeln!(out, "host         {}, {taints}", text(&s.hostname))
+        let tainting = self.modules.data.iter().flatten().filter(|m| !m.taints.is_empty());
+        let names: Vec<_> = tainting.map(|m| format!("{} ({})", printable(&m.name), m.taints)).collect();
+        match names.is_empty() {
+            true => format!("tainted {letters}"),
+            false => format!("tainted {letters}: {}", names.join(", ")),
+        }
+    }
+
+    fn write_cpus(&self, out: &mut String) -> fmt::Result {
+        let Some(list) = &self.cpus.data else {
+            writeln!(out, "\nOTHER CPUS")?;
+            return write_absent(out, &self.cpus);
+        };
+        let others = || list.iter().filter(|c| !c.panicked);
+        if others().next().is_none() {
+            return Ok(());
+        }
+        writeln!(out, "\nOTHER CPUS")?;
+        let idle: Vec<_> = others().filter(|c| is_idle(c)).map(|c| c.cpu.to_string()).collect();
+        let busy = others().filter(|c| !is_idle(c)).filter_map(|c| Some((cpu_title(c), c.stack.as_ref()?)));
+        write_groups(out, busy.collect())?;
+        if !idle.is_empty() {
+            let noun = if idle.len() == 1 { "CPU" } else { "CPUs" };
+            wrap(out, &format!("{noun} {}: idle", idle.join(", ")), "  ", "    ")?;
+        }
+        for cpu in others().filter(|c| c.stack.is_none()) {
+            wrap(out, &format!("{}: no stack: {}", cpu_title(cpu), cpu.reasons.join("; ")), "  ", "    ")?;
+        }
+        Ok(())
     }
 
     fn write_log(&self, out: &mut String) -> fmt::Result {
-        match &self.log.data {
-            Some(log) => {
-                let tail = &log.tail[log.tail.len().saturating_sub(LOG_LINES)..];
-                writeln!(out, "\nKERNEL LOG, last {} of {} records", tail.len(), log.records)?;
-                for line in tail {
-                    for (i, text) in line.text.lines().enumerate() {
-                        let stamp = if i == 0 { format!("[{:12.6}]", line.time) } else { " ".repeat(14) };
-                        writeln!(out, "  {stamp} {}", printable(text))?;
-                    }
-                }
-                Ok(())
+        let Some(log) = &self.log.data else {
+            writeln!(out, "\nKERNEL LOG")?;
+            return write_absent(out, &self.log);
+        };
+        // What led up to the panic says more than its registers and call trace, which come last and
+        // stand above in a better form.
+        let (title, all) = match log.leading_up.is_empty() {
+            true => ("the end", &log.tail),
+            false => ("what led up to it", &log.leading_up),
+        };
+        writeln!(out, "\nKERNEL LOG, {title}; `log` shows all {} records", log.records)?;
+        for line in &all[all.len().saturating_sub(LOG_LINES)..] {
+            let stamp = format!("  [{:12.6}] ", line.time);
+            for (i, text) in line.text.lines().enumerate() {
+                let blank = " ".repeat(stamp.len());
+                wrap(out, &printable(text), if i == 0 { &stamp } else { &blank }, &blank)?;
             }
-            None => writeln!(out, "\nKERNEL LOG\n  not available: {}", self.log.reasons.join("; ")),
         }
+        Ok(())
     }
 
     fn write_system(&self, out: &mut String) -> fmt::Result {
         let Some(s) = &self.system.data else { return Ok(()) };
         writeln!(out, "\nSYSTEM")?;
-        let mut fact = |name: &str, value: Option<String>| match value {
-            Some(v) => writeln!(out, "  {name:<10} {v}"),
-            None => Ok(()),
+        self.write_facts(out, s)
+    }
+
+    /// What the machine and its dump were, without what the headline says.
+    pub(crate) fn write_facts(&self, out: &mut String, s: &SystemInfo) -> fmt::Result {
+        let mut known = |name: &str, value: Option<String>| value.map_or(Ok(()), |v| fact(out, name, &v));
+        known("version", s.version.clone())?;
+        known("build ID", s.build_id.clone())?;
+        known("load", s.load.map(|[a, b, c]| format!("{a:.2} {b:.2} {c:.2}")))?;
+        let possible = s.cpus_possible.filter(|n| Some(*n) != s.cpus_online);
+        let possible = possible.map_or_else(String::new, |n| format!(" of {n} possible"));
+        known("CPUs", s.cpus_online.map(|n| format!("{n} online{possible}")))?;
+        let mib = |bytes: u64| bytes >> 20;
+        known(
+            "memory",
+            Some(match (s.memory_total_bytes, s.memory_free_bytes) {
+                (Some(total), Some(free)) => format!("{} MiB, {} MiB free", mib(total), mib(free)),
+                _ => format!("{} MiB described by the dump", mib(s.memory_bytes)),
+            }),
+        )?;
+        known("modules", self.modules.data.as_deref().map(count_modules))?;
+        known("cmdline", s.cmdline.clone())?;
+        let notes = match self.dump.cpu_notes {
+            1 => "registers of 1 CPU".into(),
+            n => format!("registers of {n} CPUs"),
         };
-        fact("version", s.version.clone())?;
-        fact("build ID", s.build_id.clone())?;
-        fact("uptime", s.uptime.map(span))?;
-        fact("load", s.load.map(|[a, b, c]| format!("{a:.2} {b:.2} {c:.2}")))?;
-        fact(
-            "CPUs",
-            s.cpus_online.map(|n| format!("{n} online, {} possible", s.cpus_possible.unwrap_or(n))),
-        )?;
-        fact("memory", Some(format!("{} MiB in the dump's description", s.memory_bytes >> 20)))?;
-        fact(
-            "paging",
-            Some(format!("{} levels, kernel moved by {}", s.paging_levels, short(s.kaslr_offset.as_ref()))),
-        )?;
-        fact("cmdline", s.cmdline.clone())?;
-        fact("dump", Some(format!("{}, {} CPU notes", self.dump.format, self.dump.cpu_notes)))
+        let levels = s.paging_levels;
+        known("dump", Some(format!("{}, {notes}, {levels}-level paging", self.dump.format)))
     }
 
     fn write_gaps(&self, out: &mut String) -> fmt::Result {
         let sections: [(&str, &[String]); 7] = [
             ("panic", &self.panic.reasons),
             ("system", &self.system.reasons),
-            ("panic stack", &self.panic_stack.reasons),
+            ("stack", &self.panic_stack.reasons),
             ("CPUs", &self.cpus.reasons),
             ("tasks", &self.tasks.reasons),
             ("modules", &self.modules.reasons),
@@ -129,14 +189,24 @@ impl Report {
         writeln!(out, "\nWHAT IS MISSING")?;
         for (name, reasons) in sections {
             for reason in reasons {
-                writeln!(out, "  {name}: {reason}")?;
+                fact(out, name, reason)?;
             }
         }
         Ok(())
     }
 }
 
-/// `comm, pid 12 (thread of 10), started by init, uid 0`.
+/// A name and its value, wrapped under itself.
+fn fact(out: &mut String, name: &str, value: &str) -> fmt::Result {
+    wrap(out, &printable(value), &format!("  {name:<8}  "), &" ".repeat(12))
+}
+
+fn write_absent<T>(out: &mut String, section: &Section<T>) -> fmt::Result {
+    debug_assert_eq!(section.status, Status::Absent);
+    wrap(out, &format!("not available: {}", section.reasons.join("; ")), "  ", "  ")
+}
+
+/// `comm, pid 12 of process 10, uid 0, child of init (1)`.
 fn describe(t: &TaskInfo, tasks: &Section<TasksInfo>) -> String {
     let mut out = format!("{}, pid {}", t.comm, t.pid);
     if t.tgid != t.pid {
@@ -149,60 +219,98 @@ fn describe(t: &TaskInfo, tasks: &Section<TasksInfo>) -> String {
     if let Some(uid) = t.uid {
         let _ = write!(out, ", uid {uid}");
     }
-    if let Some(ppid) = t.ppid {
+    if let Some(ppid) = t.ppid.filter(|p| *p != 0) {
         let parent = tasks.data.as_ref().and_then(|d| d.list.iter().find(|p| p.pid == ppid));
         let _ = write!(out, ", child of {} ({ppid})", parent.map_or("pid", |p| p.comm.as_str()));
     }
     out
 }
 
-/// One frame a line: symbol, and how it was found unless by the kernel's own tables.
-pub(crate) fn write_stack(out: &mut String, stack: &StackInfo, most: usize, indent: &str) -> fmt::Result {
-    for frame in stack.frames.iter().take(most) {
-        let mark = match frame.trust.as_str() {
-            "orc" | "regs" => String::new(),
-            other => format!("  ({other})"),
-        };
-        writeln!(out, "{indent}{}{mark}", frame.text())?;
-    }
-    match stack.frames.len().checked_sub(most) {
-        Some(more @ 1..) => writeln!(out, "{indent}… {more} more"),
-        _ => writeln!(out, "{indent}-- {}", stack.stop),
+fn task_title(t: &TaskInfo) -> String {
+    match t.pid {
+        0 => "idle".into(),
+        pid => format!("{} ({pid})", printable(&t.comm)),
     }
 }
 
-fn write_cpus(out: &mut String, cpus: &Section<Vec<CpuInfo>>) -> fmt::Result {
-    writeln!(out, "\nOTHER CPUS")?;
-    let Some(list) = &cpus.data else {
-        return writeln!(out, "  not available: {}", cpus.reasons.join("; "));
-    };
-    let mut any = false;
-    for cpu in list.iter().filter(|c| !c.panicked) {
-        any = true;
-        let task = cpu.task.as_ref().map_or("task unknown".into(), |t| match t.pid {
-            0 => format!("idle ({})", t.comm),
-            pid => format!("{}, pid {pid}", t.comm),
-        });
-        writeln!(out, "  CPU {}: {task}", cpu.cpu)?;
-        match &cpu.stack {
-            Some(stack) => write_stack(out, stack, SHORT_STACK, "    ")?,
-            None => writeln!(out, "    no stack: {}", cpu.reasons.join("; "))?,
+fn cpu_title(c: &CpuInfo) -> String {
+    let task = c.task.as_ref().map_or_else(|| "task unknown".into(), task_title);
+    match &c.stack {
+        Some(stack) if stack.frames.is_empty() && stack.clean => {
+            format!("CPU {}: {task} in user mode", c.cpu)
+        }
+        _ => format!("CPU {}: {task}", c.cpu),
+    }
+}
+
+/// Whether the CPU was in its idle loop, and nothing had interrupted it.
+fn is_idle(c: &CpuInfo) -> bool {
+    let interrupted = |s: &StackInfo| s.frames.iter().skip(1).any(|f| f.interrupted);
+    c.task.as_ref().is_some_and(|t| t.pid == 0)
+        && c.stack.as_ref().is_some_and(|s| s.clean && !interrupted(s))
+}
+
+/// Stacks, one a group, with whose they are.
+fn write_groups(out: &mut String, stacks: Vec<(String, &StackInfo)>) -> fmt::Result {
+    let groups = groups(stacks);
+    for (titles, stack) in groups.iter().take(GROUPS) {
+        wrap(out, &titles.join(", "), "  ", "  ")?;
+        if !stack.frames.is_empty() || !stack.clean {
+            write_stack(out, stack, SHORT_STACK)?;
         }
     }
-    if any { Ok(()) } else { writeln!(out, "  none") }
+    match groups.len().checked_sub(GROUPS) {
+        Some(more @ 1..) => {
+            let hidden: usize = groups[GROUPS..].iter().map(|g| g.0.len()).sum();
+            writeln!(out, "  and {hidden} with {more} other stacks")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One frame a line: symbol, and how it was found where that is a guess.
+fn write_stack(out: &mut String, stack: &StackInfo, most: usize) -> fmt::Result {
+    if stack.overflowed {
+        writeln!(out, "    -- the stack has overflowed")?;
+    }
+    let mut lines = Vec::new();
+    for (i, f) in stack.frames.iter().enumerate() {
+        if f.interrupted && i > 0 {
+            lines.push("-- which interrupted".into());
+        }
+        // If the call that a scanned frame returns to goes to the function below, it is no guess.
+        match f.trust.as_str() {
+            "orc" | "regs" => lines.push(f.text()),
+            _ if stack.guessed == 0 => lines.push(f.text()),
+            trust => lines.push(format!("{}  ({trust})", f.text())),
+        }
+    }
+    let lines = fold(&lines);
+    // To say "2 more" takes a line as well.
+    let shown = if lines.len() <= most.saturating_add(2) { lines.len() } else { most };
+    for line in &lines[..shown] {
+        writeln!(out, "    {}", printable(line))?;
+    }
+    match lines.len() - shown {
+        0 => writeln!(out, "    -- {}", stack.stop),
+        more => writeln!(out, "    … {more} more"),
+    }
 }
 
 fn write_tasks(out: &mut String, tasks: &Section<TasksInfo>) -> fmt::Result {
-    let Some(t) = &tasks.data else {
-        return writeln!(out, "\nTASKS\n  not available: {}", tasks.reasons.join("; "));
-    };
+    writeln!(out, "\nTASKS")?;
+    let Some(t) = &tasks.data else { return write_absent(out, tasks) };
     let states: Vec<String> = t.by_state.iter().map(|(s, n)| format!("{n} {}", state_name(s))).collect();
-    writeln!(out, "\nTASKS\n  {}: {}", t.count, states.join(", "))?;
-    for task in t.list.iter().filter(|t| t.state == "D") {
-        writeln!(out, "  blocked: {}, pid {}", task.comm, task.pid)?;
-        if let Some(stack) = t.blocked.get(&task.pid) {
-            write_stack(out, stack, SHORT_STACK, "    ")?;
-        }
+    wrap(out, &format!("{}: {}", t.count, states.join(", ")), "  ", "  ")?;
+    let blocked = t.list.iter().filter(|t| t.state == "D");
+    let stacks: Vec<_> = blocked
+        .clone()
+        .filter_map(|task| Some((format!("blocked: {}", task_title(task)), t.blocked.get(&task.pid)?)))
+        .collect();
+    let unseen = blocked.count().saturating_sub(stacks.len());
+    write_groups(out, stacks)?;
+    if unseen > 0 {
+        writeln!(out, "  and {unseen} more that were blocked")?;
     }
     Ok(())
 }
@@ -212,7 +320,7 @@ fn state_name(letter: &str) -> String {
         "R" => "runnable",
         "S" => "sleeping",
         "D" => "blocked",
-        "I" => "idle",
+        "I" => "idle kernel threads",
         "Z" => "zombie",
         "T" => "stopped",
         "t" => "traced",
@@ -223,34 +331,14 @@ fn state_name(letter: &str) -> String {
     .into()
 }
 
-fn write_modules(out: &mut String, modules: &Section<Vec<ModuleInfo>>) -> fmt::Result {
-    let Some(list) = &modules.data else {
-        return writeln!(out, "\nMODULES\n  not available: {}", modules.reasons.join("; "));
-    };
-    writeln!(out, "\nMODULES\n  {} loaded; letters are taints", list.len())?;
-    let mut line = String::from(" ");
-    for m in list {
-        let name = if m.taints.is_empty() { m.name.clone() } else { format!("{}({})", m.name, m.taints) };
-        if line.len() + 1 + name.len() > WIDTH {
-            writeln!(out, "{line}")?;
-            line = String::from(" ");
-        }
-        line += " ";
-        line += &name;
+fn count_modules(list: &[ModuleInfo]) -> String {
+    match list.iter().filter(|m| !m.taints.is_empty()).count() {
+        0 => format!("{} loaded", list.len()),
+        n => format!("{} loaded, {n} of them tainting", list.len()),
     }
-    if line.len() > 1 { writeln!(out, "{line}") } else { Ok(()) }
 }
 
 /// Control characters of a hostile log do not reach the terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
-}
-
-/// An address without its leading zeros.
-fn short(hex: Option<&String>) -> String {
-    match hex.map(|h| h.trim_start_matches("0x").trim_start_matches('0')) {
-        Some("") => "0".into(),
-        Some(digits) => format!("0x{digits}"),
-        None => "an unknown distance".into(),
-    }
 }
