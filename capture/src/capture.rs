@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     TooHigh(#[from] TooHigh),
     /// Writing failed. What was written before can be read: the file is marked as incomplete.
-    #[error("cannot write the dump after {written} bytes: {source}")]
+    #[error("cannot write the dump after {written} bytes")]
     Write {
         /// Bytes that were written.
         written: u64,
@@ -34,7 +34,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Threads cannot be started, or compression set up.
-    #[error("cannot start: {0}")]
+    #[error("cannot start to read and compress")]
     Start(#[source] io::Error),
 }
 
@@ -146,6 +146,11 @@ pub fn capture(
     out: &File,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, Error> {
+    let mut options = options.clone();
+    if options.format == OutputFormat::Elf {
+        options.compression = Compression::None;
+    }
+    let options = &options;
     let begin = Instant::now();
     let plan = filter::plan(dump, dump.vmcoreinfo(), pages_of(dump)?, options.level);
     let filter_time = begin.elapsed();
@@ -155,19 +160,14 @@ pub fn capture(
     let begin = Instant::now();
     let mut tally =
         Tally { progress, done: 0, total: plan.dumped.count(), zero: 0, nr_lost: 0, lost: vec![] };
-    let (bytes, digests, written) = match options.format {
-        OutputFormat::Kdump => {
-            let (bytes, digests) = write_kdump(dump, &plan, options, workers, out, &mut tally)?;
-            (bytes, digests, tally.total - tally.nr_lost)
-        }
-        OutputFormat::Elf => {
-            let (bytes, digests) = write_elf(dump, &plan, options, workers, out, &mut tally)?;
-            (bytes, digests, tally.total - tally.nr_lost)
-        }
+    let write = match options.format {
+        OutputFormat::Kdump => write_kdump,
+        OutputFormat::Elf => write_elf,
     };
+    let (bytes, digests) = write(dump, &plan, options, workers, out, &mut tally)?;
     Ok(Summary {
         options: options.clone(),
-        written,
+        written: tally.total.saturating_sub(tally.nr_lost),
         zero: tally.zero,
         nr_lost: tally.nr_lost,
         lost: tally.lost,

@@ -60,7 +60,10 @@ fn compression(name: &str) -> Result<Compression, String> {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let dump = Dump::open(&args.source).with_context(|| args.source.display().to_string())?;
+    let dump = Dump::open(&args.source).with_context(|| match args.source.to_str() {
+        Some("/proc/vmcore") => "/proc/vmcore, which only a capture kernel has".to_string(),
+        _ => args.source.display().to_string(),
+    })?;
     let Some(output) = &args.output else { return digest(&dump) };
     anyhow::ensure!(!is_same_file(&args.source, output), "{} is the source itself", output.display());
     let options = Options {
@@ -92,17 +95,20 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
+/// Lost pages that the summary names.
+const LOST_NAMED: usize = 4;
+
 fn print_summary(s: &Summary) {
     let mib = |pages: u64| pages as f64 / 256.0;
     let written_mib = s.bytes as f64 / 1048576.0;
     let of = mib(s.written);
     eprintln!(
-        "{} pages ({of:.1} MiB) of {} ({:.1} MiB) written as {written_mib:.1} MiB ({} {}, {:.0}%) in {:.2} s",
+        "{} pages ({of:.1} MiB) of {} ({:.1} MiB) written as {written_mib:.1} MiB ({}, compression {}, {:.0}%) in {:.2} s",
         s.written,
         s.plan.ram.count(),
         mib(s.plan.ram.count()),
         s.options.format.name(),
-        if s.options.format == OutputFormat::Elf { "uncompressed" } else { s.options.compression.name() },
+        s.options.compression.name(),
         if of > 0.0 { 100.0 * written_mib / of } else { 0.0 },
         (s.filter_time + s.write_time).as_secs_f64(),
     );
@@ -127,10 +133,10 @@ fn print_summary(s: &Summary) {
     for trouble in &s.plan.troubles {
         eprintln!("  {trouble}");
     }
-    for (pfn, why) in &s.lost {
+    for (pfn, why) in s.lost.iter().take(LOST_NAMED) {
         eprintln!("  lost page {pfn:#x}: {why}");
     }
-    if s.nr_lost > s.lost.len() as u64 {
-        eprintln!("  lost pages in all: {}", s.nr_lost);
+    if s.nr_lost > LOST_NAMED as u64 {
+        eprintln!("  and {} more lost pages", s.nr_lost - LOST_NAMED as u64);
     }
 }

@@ -104,12 +104,7 @@ fn triage(dump: &Dump, mut put: impl FnMut(&str, &[u8])) {
 }
 
 fn write_vmcore(dump: &Dump, path: &Path, options: &Options) -> anyhow::Result<Summary> {
-    say!(
-        "writing vmcore: dump level {}, {}, {}",
-        options.level.bits(),
-        options.format.name(),
-        options.compression.name()
-    );
+    say!("writing vmcore: dump level {}, {}", options.level.bits(), options.format.name());
     // An earlier attempt at a lower level may have left its beginning.
     let out = DurableFile::create(path, true)?;
     let mut progress = Reporter { next: Instant::now() + Reporter::EVERY };
@@ -127,6 +122,9 @@ fn write_vmcore(dump: &Dump, path: &Path, options: &Options) -> anyhow::Result<S
         summary.write_time.as_secs_f64(),
         begin.elapsed().as_secs_f64()
     );
+    if let Some(peak) = peak_memory() {
+        say!("peak memory of this program: {peak}");
+    }
     if !summary.is_complete() {
         say!("{} pages could not be read; the manifest names them", summary.nr_lost);
     }
@@ -137,6 +135,13 @@ fn write_vmcore(dump: &Dump, path: &Path, options: &Options) -> anyhow::Result<S
         say!("{trouble}");
     }
     Ok(summary)
+}
+
+/// The most memory this process held, as the kernel words it.
+fn peak_memory() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.trim().to_string())
 }
 
 /// Says every few seconds how far the dump is.

@@ -12,17 +12,40 @@ pub trait WriteAt {
     /// # Errors
     /// Whatever the operating system says.
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Sets room aside for the first `len` bytes, where that is possible, so that writing them later does
+    /// not fail on a full disk.
+    ///
+    /// # Errors
+    /// If there is no room now.
+    fn reserve(&mut self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn reserve_in(file: &File, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+        // Not every file system can.
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => Ok(()),
+        result => Ok(result?),
+    }
 }
 
 impl WriteAt for File {
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         FileExt::write_all_at(self, bytes, offset)
     }
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        reserve_in(self, len)
+    }
 }
 
 impl WriteAt for &File {
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         FileExt::write_all_at(*self, bytes, offset)
+    }
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        reserve_in(self, len)
     }
 }
 
@@ -42,5 +65,8 @@ impl WriteAt for Vec<u8> {
 impl<T: WriteAt + ?Sized> WriteAt for &mut T {
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         (**self).write_all_at(bytes, offset)
+    }
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        (**self).reserve(len)
     }
 }

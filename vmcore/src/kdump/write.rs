@@ -138,6 +138,8 @@ impl<W: WriteAt> KdumpWriter<W> {
         let header = main_header(head, &layout)?;
         let sub = sub_header(head, &layout);
 
+        // A full disk must cost pages, not the descriptors of those that made it.
+        out.reserve(layout.data_at())?;
         out.write_all_at(&block_of(&header), 0)?;
         out.write_all_at(sub.as_bytes(), BLOCK_SIZE)?;
         out.write_all_at(&head.notes, layout.notes_at())?;

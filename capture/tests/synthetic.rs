@@ -1,0 +1,170 @@
+//! Synthetic machines of four kernels: what is decided, what is written, what is read back.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
+use kdump_capture::digest::logical_digest;
+use kdump_capture::filter::{FilterPlan, plan};
+use kdump_capture::source::pages_of;
+use kdump_capture::{DumpLevel, Options, OutputFormat, Summary, capture};
+use kdump_synth::Machine;
+use kdump_vmcore::kdump::Compression;
+use kdump_vmcore::{Dump, PhysMem as _, ReadError};
+use tempfile::TempDir;
+
+fn machines() -> [(&'static str, Machine); 4] {
+    [
+        ("5.10", Machine::linux_5_10()),
+        ("6.1", Machine::linux_6_1()),
+        ("6.12", Machine::linux_6_12()),
+        ("7.3", Machine::linux_7_3()),
+    ]
+}
+
+fn open(dir: &TempDir, name: &str, bytes: &[u8]) -> Dump {
+    let path = dir.path().join(name);
+    File::create(&path).unwrap().write_all(bytes).unwrap();
+    Dump::open(&path).unwrap()
+}
+
+fn decide(dump: &Dump, level: u32) -> FilterPlan {
+    plan(dump, dump.vmcoreinfo(), pages_of(dump).unwrap(), DumpLevel::new(level).unwrap())
+}
+
+fn write(dump: &Dump, path: &Path, options: &Options) -> (Summary, Dump) {
+    let out = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
+    let summary = capture(dump, options, &out, &mut |_| ()).unwrap();
+    (summary, Dump::open(path).unwrap())
+}
+
+fn frames(machine: &Machine) -> impl Iterator<Item = u64> {
+    machine.spec.ram.iter().flat_map(|&(start, end)| start / PAGE_SIZE..end / PAGE_SIZE)
+}
+
+/// Check each of the 32 levels on each kernel, page by page, against the machine's own account.
+#[test]
+fn every_level_leaves_out_what_it_should_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, machine) in machines() {
+        let dump = open(&dir, name, &machine.elf_core().bytes());
+        for level in 0..32 {
+            let plan = decide(&dump, level);
+            assert_eq!(plan.missing, [], "{name}");
+            assert!(plan.troubles.is_empty(), "{name}: {:?}", plan.troubles);
+            for pfn in frames(&machine) {
+                let expect = !machine.is_excluded(pfn, level & !1);
+                assert_eq!(plan.dumped.get(pfn), expect, "{name}, level {level}, frame {pfn:#x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_written_reads_back_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, machine) in machines() {
+        let source = open(&dir, name, &machine.elf_core().bytes());
+        for (format, compression) in [
+            (OutputFormat::Kdump, Compression::Zstd),
+            (OutputFormat::Kdump, Compression::Zlib),
+            (OutputFormat::Kdump, Compression::None),
+            (OutputFormat::Elf, Compression::None),
+        ] {
+            let options = Options { format, compression, digests: true, ..Options::default() };
+            let (summary, written) = write(&source, &dir.path().join("out"), &options);
+            assert!(summary.is_complete());
+            assert_eq!(summary.digests.iter().map(|d| d.length).sum::<u64>(), summary.bytes);
+            assert_eq!(written.notes(), source.notes());
+            assert_eq!(
+                written.ram().iter().map(|r| r.len()).sum::<u64>(),
+                frames(&machine).count() as u64 * 4096
+            );
+            let (mut page, mut expect) = ([0; 4096], [0; 4096]);
+            for pfn in frames(&machine) {
+                let at = PhysAddr(pfn * PAGE_SIZE);
+                // An ELF core leaves zero-filled pages out, where the other format shares one.
+                let level = if format == OutputFormat::Elf { 31 } else { 30 };
+                let result = written.read(at, &mut page);
+                if machine.is_excluded(pfn, level) {
+                    assert!(matches!(result, Err(ReadError::Excluded { .. })), "{name} {pfn:#x}: {result:?}");
+                } else {
+                    result.unwrap_or_else(|e| panic!("{name} {pfn:#x}: {e}"));
+                    source.read(at, &mut expect).unwrap();
+                    assert_eq!(page, expect, "{name} {pfn:#x}");
+                }
+            }
+        }
+    }
+}
+
+/// Check that the header says what crash(8) and makedumpfile look for.
+#[test]
+fn the_header_names_the_crashed_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, machine) in machines() {
+        let source = open(&dir, name, &machine.elf_core().bytes());
+        let (_, written) = write(&source, &dir.path().join("out"), &Options::default());
+        let info = written.kdump().unwrap().info();
+        assert_eq!(Some(info.release().as_str()), source.vmcoreinfo().unwrap().osrelease(), "{name}");
+        assert!(info.utsname.machine.starts_with(b"x86_64\0"));
+        assert_eq!(info.nr_cpus as usize, source.prstatus().len());
+        assert_eq!((info.dump_level, info.is_incomplete), (Some(31), false));
+    }
+}
+
+/// Check that a dump of a dump is what a dump of the source would have been, to the byte, for any
+/// number of threads.
+#[test]
+fn refiltering_equals_filtering() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, machine) = machines().into_iter().next_back().unwrap();
+    let source = open(&dir, "source", &machine.elf_core().bytes());
+    let options = |level, workers| Options {
+        level: DumpLevel::new(level).unwrap(),
+        workers: std::num::NonZeroUsize::new(workers),
+        ..Options::default()
+    };
+    write(&source, &dir.path().join("direct"), &options(31, 1));
+    let (_, whole) = write(&source, &dir.path().join("whole"), &options(1, 3));
+    write(&whole, &dir.path().join("again"), &options(31, 2));
+    let bytes = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    assert!(bytes("direct") == bytes("again"));
+
+    // All but the broken and the offline pages, which no level keeps.
+    assert_eq!(logical_digest(&whole).unwrap().pages, decide(&source, 1).dumped.count());
+    assert_eq!(logical_digest(&source).unwrap().pages, frames(&machine).count() as u64);
+}
+
+/// Check that pages another program left out stay left out, and that its formats are read.
+#[test]
+fn pages_absent_in_the_source_stay_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, machine) in machines() {
+        let filtered = open(&dir, name, &machine.kdump_at_level(31).bytes());
+        let whole = Options { level: DumpLevel::default(), ..Options::default() };
+        let (summary, written) = write(&filtered, &dir.path().join("out"), &whole);
+        assert!(summary.plan.absent > 0, "{name}");
+        assert_eq!(summary.plan.missing, [], "{name}");
+        assert_eq!(logical_digest(&written).unwrap(), logical_digest(&filtered).unwrap(), "{name}");
+    }
+}
+
+/// Check that a source cut short yields its pages, a count of the lost ones, and a marked file.
+#[test]
+fn a_cut_source_is_dumped_as_far_as_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = Machine::linux_6_12().kdump().compression(kdump_synth::Compression::None).bytes();
+    let cut = open(&dir, "cut", &bytes[..bytes.len() / 2]);
+    let all = Options { level: DumpLevel::default(), ..Options::default() };
+    let (summary, written) = write(&cut, &dir.path().join("out"), &all);
+    assert!(summary.nr_lost > 0 && !summary.is_complete(), "{} lost", summary.nr_lost);
+    assert!(summary.written > 0);
+    assert!(written.kdump().unwrap().info().is_incomplete);
+    let (before, after) = (logical_digest(&cut).unwrap(), logical_digest(&written).unwrap());
+    assert_eq!(after.lost, summary.nr_lost);
+    assert!(after.pages <= before.pages);
+}
