@@ -299,7 +299,7 @@ impl Prepared {
     }
 }
 
-/// Where distributions put the running kernel's image: Debian and others until 2026; Fedora, newer Debian.
+/// Where distributions put the running kernel's image: most; Fedora and Debian from Linux 7.3 on.
 fn kernel_places(release: &str) -> Vec<PathBuf> {
     vec![format!("/boot/vmlinuz-{release}").into(), format!("/usr/lib/modules/{release}/vmlinuz").into()]
 }

@@ -1,5 +1,6 @@
 //! Plans over many machines, held against the kernel's rules.
 
+use super::layout::control_room;
 use super::*;
 use crate::bzimage::tests::image;
 use crate::iomem::Iomem;
