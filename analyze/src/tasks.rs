@@ -189,6 +189,8 @@ impl<'k, 'd> TaskReader<'k, 'd> {
         let at = |offset: u64| addr.wrapping_add(offset);
         let u32_at = |offset: &Result<u64, Gap>| mem.read_u32(at(*offset.as_ref().ok()?)).ok();
         let u64_at = |offset: &Result<u64, Gap>| mem.read_u64(at(*offset.as_ref().ok()?)).ok();
+        // An int once, in 7.3 a byte beside `on_rq`: the low byte says it in both.
+        let u8_at = |offset: &Result<u64, Gap>| mem.read_u8(at(*offset.as_ref().ok()?)).ok();
         let flags = u32_at(&self.flags);
         let uid = self
             .cred_uid
@@ -205,7 +207,7 @@ impl<'k, 'd> TaskReader<'k, 'd> {
             state: u32_at(&self.state)
                 .map_or('?', |s| state_letter(s, u32_at(&self.exit_state).unwrap_or(0))),
             cpu: u32_at(&self.cpu),
-            is_running: u32_at(&self.on_cpu) == Some(1),
+            is_running: u8_at(&self.on_cpu) == Some(1),
             is_kernel_thread: flags.is_some_and(|f| f & PF_KTHREAD != 0),
             stack: u64_at(&self.stack).map(VirtAddr),
             sp: u64_at(&self.sp).map(VirtAddr),
