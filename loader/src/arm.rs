@@ -171,13 +171,10 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     }
     let (image, kernel) = kernel?;
     let (kernel_file, capture) = thread::scope(|scope| {
-        // Digests are most of the work; the kernel's are computed meanwhile.
-        let digests = scope.spawn(|| {
-            let _ = image.kernel_sha256();
-            file_id("kernel image", &kernel, image.file())
-        });
+        // Digests are most of the work; the kernel's is computed meanwhile.
+        let digest = scope.spawn(|| file_id("kernel image", &kernel, image.kernel_sha256()));
         let capture = build_capture(&settings, &machine, &image);
-        (digests.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), capture)
+        (digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), capture)
     });
     let (target, initramfs, init_file) = capture?;
     let (console, console_text) = serial::resolve(settings.console, &machine.cmdline, root);
@@ -234,12 +231,12 @@ fn build_capture(
     };
     let modules = initramfs::find_modules(&tree, &target)?;
     let initramfs = initramfs::build(&init_bytes, &tree, modules, config)?;
-    let init_file = file_id("kdump-init", &init, &init_bytes)?;
+    let init_file = file_id("kdump-init", &init, state::file_sha256(&init_bytes))?;
     Ok((target, initramfs, init_file))
 }
 
-fn file_id(what: &'static str, path: &Path, bytes: &[u8]) -> Result<FileId, Error> {
-    FileId::new(path, bytes).map_err(|source| Error::File { what, path: path.to_owned(), source })
+fn file_id(what: &'static str, path: &Path, sha256: [u8; 32]) -> Result<FileId, Error> {
+    FileId::new(path, sha256).map_err(|source| Error::File { what, path: path.to_owned(), source })
 }
 
 impl Prepared {

@@ -179,12 +179,6 @@ impl BzImage {
         &self.file[self.kernel_start..]
     }
 
-    /// The whole file.
-    #[must_use]
-    pub fn file(&self) -> &[u8] {
-        &self.file
-    }
-
     /// Digest of [`Self::kernel`], computed once.
     #[must_use]
     pub fn kernel_sha256(&self) -> [u8; 32] {

@@ -1,6 +1,6 @@
 //! What was armed, kept in /run for `status`: files with their digests, target, plan.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::bzimage::BzImage;
 use crate::plan::hex;
 use crate::target::Target;
 
@@ -26,25 +27,26 @@ pub struct FileId {
     pub size_bytes: u64,
     /// Modification time, seconds since 1970.
     pub mtime: i64,
-    /// Digest of its content.
+    /// Digest of what was loaded from it: of a kernel image its protected-mode part, as the panic
+    /// path checks it; of other files all.
     pub sha256: String,
 }
 
 impl FileId {
-    /// Describes a file whose content is `bytes`.
+    /// Describes a file from which bytes with this digest were loaded.
     ///
     /// # Errors
     /// What stat(2) gave.
-    pub fn new(path: &Path, bytes: &[u8]) -> io::Result<Self> {
-        let mtime = fs::metadata(path)?.mtime();
-        let sha256 = hex(&Sha256::digest(bytes));
-        Ok(Self { path: path.to_owned(), size_bytes: bytes.len() as u64, mtime, sha256 })
+    pub fn new(path: &Path, sha256: [u8; 32]) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        let (size_bytes, mtime) = (metadata.size(), metadata.mtime());
+        Ok(Self { path: path.to_owned(), size_bytes, mtime, sha256: hex(&sha256) })
     }
 
-    /// What has become of the file, in words; `None` if it is the same. The content is read only
-    /// if time or size differ.
+    /// What has become of the file, in words; `None` if the same would be loaded from it. Its content
+    /// is read, and given to `digest`, only if time or size differ.
     #[must_use]
-    pub fn change(&self) -> Option<String> {
+    pub fn change(&self, digest: impl Fn(Vec<u8>) -> Option<[u8; 32]>) -> Option<String> {
         let path = self.path.display();
         let metadata = match fs::metadata(&self.path) {
             Ok(metadata) => metadata,
@@ -53,26 +55,18 @@ impl FileId {
         if metadata.mtime() == self.mtime && metadata.size() == self.size_bytes {
             return None;
         }
-        let mut digest = Sha256::new();
-        match File::open(&self.path).and_then(|mut file| io::copy(&mut file, &mut DigestWriter(&mut digest)))
-        {
+        match fs::read(&self.path).map(digest) {
             Err(error) => Some(format!("{path} cannot be read: {error}")),
-            Ok(_) if hex(&digest.finalize()) == self.sha256 => None,
+            Ok(Some(digest)) if hex(&digest) == self.sha256 => None,
             Ok(_) => Some(format!("{path} has changed since")),
         }
     }
 }
 
-struct DigestWriter<'a>(&'a mut Sha256);
-
-impl io::Write for DigestWriter<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.update(buf);
-        Ok(buf.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Digest of a whole file.
+#[must_use]
+pub fn file_sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 /// What was armed.
@@ -157,7 +151,9 @@ impl State {
     /// What no longer fits, in words: files that changed, a target that went away.
     #[must_use]
     pub fn changes(&self) -> Vec<String> {
-        let mut changes: Vec<_> = [&self.kernel, &self.init].into_iter().filter_map(FileId::change).collect();
+        let kernel = self.kernel.change(|bytes| Some(BzImage::parse(bytes).ok()?.kernel_sha256()));
+        let init = self.init.change(|bytes| Some(file_sha256(&bytes)));
+        let mut changes: Vec<_> = kernel.into_iter().chain(init).collect();
         match Target::resolve(&self.target.directory) {
             Ok(target) if target.uuid != self.target.uuid || target.path != self.target.path => {
                 changes.push(format!("{} is another directory now", self.target.directory.display()));
@@ -183,15 +179,16 @@ mod tests {
     #[test]
     fn a_changed_file_is_noticed_and_a_touched_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("vmlinuz");
-        fs::write(&path, b"kernel").unwrap();
-        let id = FileId::new(&path, b"kernel").unwrap();
-        assert_eq!(id.change(), None);
+        let path = dir.path().join("kdump-init");
+        let digest = |bytes: Vec<u8>| Some(file_sha256(&bytes));
+        fs::write(&path, b"init").unwrap();
+        let id = FileId::new(&path, file_sha256(b"init")).unwrap();
+        assert_eq!(id.change(digest), None);
         let touched = FileId { mtime: id.mtime - 100, ..id.clone() };
-        assert_eq!(touched.change(), None);
-        fs::write(&path, b"kernel2").unwrap();
-        assert!(id.change().unwrap().contains("has changed"));
+        assert_eq!(touched.change(digest), None);
+        fs::write(&path, b"init2").unwrap();
+        assert!(id.change(digest).unwrap().contains("has changed"));
         fs::remove_file(&path).unwrap();
-        assert!(id.change().unwrap().contains("no longer there"));
+        assert!(id.change(digest).unwrap().contains("no longer there"));
     }
 }
