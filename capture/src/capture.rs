@@ -106,7 +106,7 @@ pub struct Summary {
     pub plan: FilterPlan,
     /// Pages the dump holds.
     pub written: u64,
-    /// Zero-filled pages: in kdump-compressed files among `written`, in ELF cores left out.
+    /// Zero-filled pages among them, which take no space: one page that all share, or holes in an ELF core.
     pub zero: u64,
     /// Pages that could not be read.
     pub nr_lost: u64,
@@ -252,6 +252,11 @@ fn write_kdump(
     Ok((len, finish_digests(digests, out, data_at).map_err(fail)?))
 }
 
+/// Whether a page's bytes are among its chunk's data.
+const fn is_stored(page: &Page) -> bool {
+    matches!(page, Page::Stored { .. })
+}
+
 fn write_elf(
     dump: &Dump,
     plan: &FilterPlan,
@@ -260,50 +265,35 @@ fn write_elf(
     out: &File,
     tally: &mut Tally<'_>,
 ) -> Result<(u64, Vec<Piece>), Error> {
-    let mut held = plan.dumped.clone();
-    let raw = Coding { compression: Compression::None, find_zero: false, want_data: true };
-    if options.level.excludes_zero() {
-        // The headers say which pages follow, so zero-filled ones must be known before: read twice.
-        let scan = Coding { find_zero: true, want_data: false, ..raw };
-        let source = Source { mem: dump, ram: dump.ram(), pages: &plan.dumped };
-        pipeline::run(source, scan, workers, |chunk| {
-            for (pfn, page) in chunk.pfns(&plan.dumped).zip(&chunk.pages) {
-                if *page == Page::Zero {
-                    tally.zero += held.remove(pfn, pfn + 1);
-                }
-            }
-            Ok(())
-        })
-        .map_err(Error::Start)?;
-    }
-    tally.total = held.count();
-    let layout = Layout::plan(dump.notes().len() as u64, segments(dump, &plan.ram, &held));
+    // A core cannot tell a zero-filled page from one that is left out: both would be memory without
+    // bytes in the file. So zero-filled ones stay, as holes, which take no space on the disk.
+    let coding =
+        Coding { compression: Compression::None, find_zero: options.level.excludes_zero(), want_data: true };
+    let layout = Layout::plan(dump.notes().len() as u64, segments(dump, &plan.ram, &plan.dumped));
     let mut writer =
         ElfWriter::begin(out, dump.notes(), &layout).map_err(|source| Error::Write { written: 0, source })?;
     let data_at = layout.data_at();
     let mut digests = options.digests.then(|| PieceDigests::new(data_at));
-    let zero_page = [0; PAGE_SIZE as usize];
-    let source = Source { mem: dump, ram: dump.ram(), pages: &held };
-    let result = pipeline::run(source, raw, workers, |chunk| {
-        // A core has no way to say that a page was lost: it reads as zeros, and the file keeps its
-        // incomplete mark.
+    let source = Source { mem: dump, ram: dump.ram(), pages: &plan.dumped };
+    let result = pipeline::run(source, coding, workers, |chunk| {
         let mut rest = chunk.data.as_slice();
-        let mut push = |bytes: &[u8]| {
-            if let Some(d) = &mut digests {
-                d.update(bytes);
-            }
-            writer.push(bytes)
-        };
-        if chunk.lost.is_empty() {
-            push(rest)?;
-        } else {
-            for page in &chunk.pages {
-                match rest.split_first_chunk::<{ PAGE_SIZE as usize }>() {
-                    Some((bytes, later)) if *page != Page::Lost => {
-                        push(bytes)?;
-                        rest = later;
+        for same in chunk.pages.chunk_by(|a, b| is_stored(a) == is_stored(b)) {
+            let len = same.len() * PAGE_SIZE as usize;
+            match rest.split_at_checked(len) {
+                Some((bytes, later)) if same.first().is_some_and(is_stored) => {
+                    rest = later;
+                    writer.push(bytes)?;
+                    if let Some(d) = &mut digests {
+                        d.update(bytes);
                     }
-                    _ => push(&zero_page)?,
+                }
+                // A core has no way to say that a page was lost, either: it reads as zeros, and the
+                // file keeps its incomplete mark.
+                _ => {
+                    writer.skip(len as u64);
+                    if let Some(d) = &mut digests {
+                        same.iter().for_each(|_| d.update(&[0; PAGE_SIZE as usize]));
+                    }
                 }
             }
         }

@@ -60,7 +60,7 @@ pub struct Pages {
     pub absent_in_source: u64,
     /// That the dump holds.
     pub written: u64,
-    /// Of these, zero-filled ones that take no space. In an ELF core they are left out instead.
+    /// Of these, zero-filled ones that take no space.
     pub zero: u64,
     /// That could not be read.
     pub lost: u64,

@@ -124,8 +124,8 @@ def main(whole, filtered):
         copy = filtered.page(pfn)
         if content is None or not any(content):
             zero += 1
-        elif copy is None:
-            lost.append(pfn)
+        elif copy is None or (copy != content and not any(copy)):
+            lost.append(pfn)  # in an ELF core, drgn reads what was left out as zeros
         elif copy != content:
             sys.exit(f"page {pfn:#x}: the dumps are not of the same moment")
     for pfn in lost[:10]:

@@ -126,6 +126,8 @@ pub struct ElfWriter<W: WriteAt> {
     ehdr: Vec<u8>,
     position: u64,
     end: u64,
+    /// Whether the file would end too early if it ended here.
+    has_hole_at_end: bool,
 }
 
 impl<W: WriteAt> ElfWriter<W> {
@@ -144,7 +146,13 @@ impl<W: WriteAt> ElfWriter<W> {
         out.write_all_at(notes, layout.notes_at())?;
         let held: u64 = layout.segments.iter().map(|s| s.file_size).sum();
         let position = layout.data_at();
-        Ok(Self { out, ehdr: headers[..size_of::<Ehdr>()].to_vec(), position, end: position + held })
+        Ok(Self {
+            out,
+            ehdr: headers[..size_of::<Ehdr>()].to_vec(),
+            position,
+            end: position + held,
+            has_hole_at_end: false,
+        })
     }
 
     /// Offset of the next byte.
@@ -160,7 +168,14 @@ impl<W: WriteAt> ElfWriter<W> {
     pub fn push(&mut self, data: &[u8]) -> io::Result<()> {
         self.out.write_all_at(data, self.position)?;
         self.position += data.len() as u64;
+        self.has_hole_at_end = false;
         Ok(())
+    }
+
+    /// Takes the next bytes to be zeros, and leaves a hole for them.
+    pub const fn skip(&mut self, len: u64) {
+        self.position = self.position.saturating_add(len);
+        self.has_hole_at_end = true;
     }
 
     /// Ends the file: takes the incomplete mark off, unless told to leave it. Returns the output and the
@@ -175,6 +190,9 @@ impl<W: WriteAt> ElfWriter<W> {
                 self.position,
                 self.end
             )));
+        }
+        if let Some(last) = self.end.checked_sub(1).filter(|_| self.has_hole_at_end) {
+            self.out.write_all_at(&[0], last)?;
         }
         if !mark_incomplete {
             self.ehdr[48..52].copy_from_slice(&0u32.to_le_bytes()); // e_flags
@@ -204,11 +222,31 @@ mod tests {
         let (bytes, len) = w.finish(false).unwrap();
         // A core of nothing but excluded pages ends before its first page would.
         assert!(bytes.len() as u64 <= len);
-        let path = std::env::temp_dir().join(std::format!("elf-write-{}-{:p}", std::process::id(), &layout));
-        std::fs::File::create(&path).unwrap().write_all(&bytes).unwrap();
+        open(&bytes, &layout)
+    }
+
+    fn open(bytes: &[u8], unique: &Layout) -> ElfCore {
+        let path = std::env::temp_dir().join(std::format!("elf-write-{}-{unique:p}", std::process::id()));
+        std::fs::File::create(&path).unwrap().write_all(bytes).unwrap();
         let file = DumpFile::open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         ElfCore::open(file).unwrap()
+    }
+
+    #[test]
+    fn a_hole_reads_as_zeros_at_the_end_too() {
+        let segment =
+            Segment { phys: PhysRange::new(0x1000, 0x4000), virt: VirtAddr(0x1000), file_size: 0x3000 };
+        let layout = Layout::plan(5, std::vec![segment]);
+        let mut w = ElfWriter::begin(Vec::new(), b"notes", &layout).unwrap();
+        w.skip(0x1000);
+        w.push(&[7; 0x1000]).unwrap();
+        w.skip(0x1000);
+        let (bytes, len) = w.finish(false).unwrap();
+        assert_eq!(bytes.len() as u64, len);
+        let core = open(&bytes, &layout);
+        let words = [0x1000, 0x2000, 0x3ff8].map(|at| core.read_u64(PhysAddr(at)).unwrap());
+        assert_eq!(words, [0, 0x0707_0707_0707_0707, 0]);
     }
 
     #[test]
