@@ -43,10 +43,10 @@ fn output() -> Option<&'static File> {
 pub fn line(text: std::fmt::Arguments<'_>) {
     moved();
     let seconds = elapsed().as_secs_f64();
-    // One write a line, so that kernel messages come between lines and not inside.
-    let line = format!("kdump-init: [{seconds:6.2}] {text}\n");
-    if let Some(mut out) = output() {
-        let _ = out.write_all(line.as_bytes());
+    let Some(mut out) = output() else { return };
+    // Causes may have lines of their own. One write each, so that kernel messages come between them.
+    for part in text.to_string().lines() {
+        let _ = out.write_all(format!("kdump-init: [{seconds:6.2}] {part}\n").as_bytes());
     }
 }
 

@@ -55,10 +55,10 @@ fn wait_for(uuid: &str) -> anyhow::Result<String> {
             waited < WAIT,
             "no block device holds file system {uuid} after {} s; there are: {}",
             WAIT.as_secs(),
-            devices.join(", ")
+            list(&devices)
         );
         if waited >= next_word {
-            say!("waiting for file system {uuid}; block devices: {}", devices.join(", "));
+            say!("waiting for file system {uuid}; block devices: {}", list(&devices));
             next_word += Duration::from_secs(10);
         }
         std::thread::sleep(POLL);
@@ -71,6 +71,10 @@ fn block_devices() -> Vec<String> {
     let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
     names.sort();
     names
+}
+
+fn list(devices: &[String]) -> String {
+    if devices.is_empty() { "none".into() } else { devices.join(", ") }
 }
 
 /// Makes the directory of this dump: `<path>/<UTC time>-<boot id, 8 hex>`.
