@@ -48,7 +48,7 @@ pub fn read(k: &Kernel<'_>, gaps: &mut Vec<Gap>) -> Result<Vec<Module>, Gap> {
     let list = k.offset("module", "list")?;
     let layout = Layout::new(k)?;
     let mut out = Vec::new();
-    for node in walk_list(k, head, "the module list", gaps) {
+    for node in walk_list(k, head, &|| "the module list".into(), gaps) {
         let addr = VirtAddr(node.0.wrapping_sub(list));
         match read_one(k, addr, &layout) {
             Ok(Some(module)) => out.push(module),

@@ -15,6 +15,9 @@ use crate::percpu::Cpus;
 
 /// `PF_KTHREAD`: a kernel thread.
 const PF_KTHREAD: u32 = 0x0020_0000;
+/// Gaps that are counted, and those that are told.
+const GAPS_MAX: usize = 10_000;
+const GAPS_SHOWN: usize = 8;
 /// PID_MAX_LIMIT on 64 bits.
 const TASKS_MAX: usize = 4 << 20;
 
@@ -77,7 +80,7 @@ impl Tasks {
         out.add_idle(&reader, cpus, init, &mut seen);
 
         let tasks_off = k.offset("task_struct", "tasks")?;
-        let leaders = walk_list(k, init.wrapping_add(tasks_off), "the task list", &mut out.gaps);
+        let leaders = walk_list(k, init.wrapping_add(tasks_off), &|| "the task list".into(), &mut out.gaps);
         for node in leaders {
             let leader = VirtAddr(node.0.wrapping_sub(tasks_off));
             for thread in reader.threads(leader, &mut out.gaps) {
@@ -90,6 +93,11 @@ impl Tasks {
             }
         }
         out.list.sort_by_key(|t| (t.pid, t.cpu));
+        // One broken structure can spoil thousands of tasks; a few examples say as much.
+        if let Some(more @ 1..) = out.gaps.len().checked_sub(GAPS_SHOWN) {
+            out.gaps.truncate(GAPS_SHOWN);
+            out.gaps.push(Gap::Other(format!("and {more} more like these")));
+        }
         Ok(out)
     }
 
@@ -119,10 +127,7 @@ impl Tasks {
     }
 
     fn gap(&mut self, what: String, e: &Gap) {
-        // One broken structure can spoil thousands of tasks; a few examples say as much.
-        if self.gaps.len() < 16 {
-            self.gaps.push(Gap::Other(format!("{what}: {e}")));
-        }
+        note(&mut self.gaps, Gap::Other(format!("{what}: {e}")));
     }
 }
 
@@ -178,7 +183,12 @@ impl<'k, 'd> TaskReader<'k, 'd> {
         // A leader that is being released has no signal_struct any more.
         let Ok(signal) = self.k.mem.read_ptr(leader.wrapping_add(*signal)) else { return out };
         if signal.0 != 0 {
-            let nodes = walk_list(self.k, signal.wrapping_add(*head), "a thread list", gaps);
+            let whose = || {
+                let comm = self.k.mem.read_cstr(leader.wrapping_add(self.comm), 16).unwrap_or_default();
+                let pid = self.k.mem.read_u32(leader.wrapping_add(self.pid)).unwrap_or(0);
+                format!("the thread list of {comm} ({pid})")
+            };
+            let nodes = walk_list(self.k, signal.wrapping_add(*head), &whose, gaps);
             out.extend(nodes.map(|n| VirtAddr(n.0.wrapping_sub(*node))).filter(|t| *t != leader));
         }
         out
@@ -217,12 +227,18 @@ impl<'k, 'd> TaskReader<'k, 'd> {
     }
 }
 
+fn note(gaps: &mut Vec<Gap>, gap: Gap) {
+    if gaps.len() < GAPS_MAX {
+        gaps.push(gap);
+    }
+}
+
 /// Walks a `list_head` from its head: the nodes, without the head. Ends at a node seen before, at
 /// one that cannot be read, and after as many as there can be tasks; what was wrong becomes a gap.
 pub(crate) fn walk_list(
     k: &Kernel<'_>,
     head: VirtAddr,
-    what: &str,
+    what: &dyn Fn() -> String,
     gaps: &mut Vec<Gap>,
 ) -> impl Iterator<Item = VirtAddr> + use<> {
     let mut out = Vec::new();
@@ -232,7 +248,10 @@ pub(crate) fn walk_list(
         let next = match k.mem.read_ptr(at) {
             Ok(next) => next,
             Err(source) => {
-                gaps.push(Gap::Read { what: format!("{what} breaks off after {}", out.len()), source });
+                note(
+                    gaps,
+                    Gap::Read { what: format!("{} breaks off after {} entries", what(), out.len()), source },
+                );
                 break;
             }
         };
@@ -240,7 +259,7 @@ pub(crate) fn walk_list(
             break;
         }
         if !seen.insert(next.0) || out.len() == TASKS_MAX {
-            gaps.push(Gap::Other(format!("{what} runs in a circle after {}", out.len())));
+            note(gaps, Gap::Other(format!("{} runs in a circle after {} entries", what(), out.len())));
             break;
         }
         out.push(next);
