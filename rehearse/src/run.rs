@@ -230,12 +230,12 @@ impl<'a> Watch<'a> {
     }
 
     fn line(&mut self, line: String) {
-        self.progress.line(&line);
         match read_line(self.phase, &line) {
             Sign::Began(phase) => self.begin(phase),
             Sign::Failed(why) if self.failure.is_none() => self.failure = Some((why, Instant::now())),
             Sign::Failed(_) | Sign::None => {}
         }
+        self.progress.line(&line);
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use kdump_rehearse::phase::PANIC_KERNEL_PREFIX;
 use kdump_rehearse::{Crash, Error, Outcome, Phase, Plan, Programs, Progress, size};
 
 use crate::exit::Exit;
@@ -137,5 +138,12 @@ impl Progress for Lines {
 
     fn ended(&mut self, phase: Phase, took: Duration) {
         eprintln!("  {phase:<15} {:>6.2} s", took.as_secs_f64());
+    }
+
+    /// What is said between the two kernels is worth seeing: nothing else shows that it happened.
+    fn line(&mut self, line: &str) {
+        if let Some(at) = line.find(PANIC_KERNEL_PREFIX) {
+            eprintln!("    | {}", line.get(at..).unwrap_or(line));
+        }
     }
 }
