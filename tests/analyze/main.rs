@@ -1,5 +1,7 @@
 //! `kdump-rs analyze` on synthetic dumps, through the command a user runs. No root, no network.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod damage;
 mod golden;
 mod truth;

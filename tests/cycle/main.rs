@@ -3,6 +3,8 @@
 //! Needs QEMU, e2fsprogs, the kernels (`scripts/fetch-kernel.sh`) and drgn (`scripts/setup-oracle.sh`);
 //! `make test` sees to all of them. KDUMP_RS_NO_CYCLE=1 leaves these tests out, and says so.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod dump_dir;
 mod guest;
 mod oracle;
