@@ -232,7 +232,7 @@ fn write_kdump(
         d.update(&[0; PAGE_SIZE as usize]);
     }
     let source = Source { mem: dump, ram: dump.ram(), pages: &plan.dumped };
-    let coding = Coding { compression: options.compression, find_zero: share_zero, want_data: true };
+    let coding = Coding { compression: options.compression, find_zero: share_zero };
     let result = pipeline::run(source, coding, workers, |chunk| {
         writer.push(&chunk.pages, &chunk.data)?;
         if let Some(d) = &mut digests {
@@ -267,8 +267,7 @@ fn write_elf(
 ) -> Result<(u64, Vec<Piece>), Error> {
     // A core cannot tell a zero-filled page from one that is left out: both would be memory without
     // bytes in the file. So zero-filled ones stay, as holes, which take no space on the disk.
-    let coding =
-        Coding { compression: Compression::None, find_zero: options.level.excludes_zero(), want_data: true };
+    let coding = Coding { compression: Compression::None, find_zero: options.level.excludes_zero() };
     let layout = Layout::plan(dump.notes().len() as u64, segments(dump, &plan.ram, &plan.dumped));
     let mut writer =
         ElfWriter::begin(out, dump.notes(), &layout).map_err(|source| Error::Write { written: 0, source })?;

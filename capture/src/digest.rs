@@ -99,7 +99,7 @@ pub fn logical_digest(dump: &Dump) -> Result<LogicalDigest, Error> {
     let mut sha = Sha256::new();
     let (mut pages, mut lost) = (0, 0);
     let source = Source { mem: dump, ram: dump.ram(), pages: &held };
-    let coding = Coding { compression: Compression::None, find_zero: false, want_data: true };
+    let coding = Coding { compression: Compression::None, find_zero: false };
     let one = NonZeroUsize::MIN;
     // The digest of a page depends on all before it, so only reading runs beside it.
     pipeline::run(source, coding, one, |chunk| {

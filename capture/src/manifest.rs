@@ -37,6 +37,9 @@ pub struct Manifest<'a> {
     pub crash_time: Option<i64>,
     /// Whether every page that was to be written was.
     pub complete: bool,
+    /// Whether the file was opened again and the kernel log read from it as from the source; absent if
+    /// that was not tried.
+    pub log_reads_back: Option<bool>,
     /// Counts.
     pub pages: Pages,
     /// Pages that could not be read, the first of them, and why.
@@ -135,6 +138,7 @@ impl<'a> Manifest<'a> {
             build_id: info.and_then(|i| i.build_id()),
             crash_time: info.and_then(|i| i.crash_time()),
             complete: summary.is_complete(),
+            log_reads_back: None,
             pages: Pages {
                 ram: summary.plan.ram.count(),
                 absent_in_source: summary.plan.absent,

@@ -34,8 +34,6 @@ pub struct Coding {
     pub compression: Compression,
     /// Whether zero-filled pages become [`Page::Zero`].
     pub find_zero: bool,
-    /// Whether bytes are wanted at all, or only which pages are zero-filled.
-    pub want_data: bool,
 }
 
 /// Some pages, ready to be written.
@@ -168,18 +166,16 @@ impl<M: PhysMem + ?Sized> Worker<'_, M> {
             return;
         }
         let (mut size, mut flags) = (PAGE, 0);
-        if self.coding.want_data {
-            let at = chunk.data.len();
-            if self.coding.compression == Compression::None {
-                chunk.data.extend_from_slice(page);
-            } else {
-                chunk.data.resize(at + PAGE, 0);
-                match self.compressor.page(page, &mut chunk.data[at..]) {
-                    Some(n) => (size, flags) = (n, self.coding.compression.flag()),
-                    None => chunk.data[at..].copy_from_slice(page),
-                }
-                chunk.data.truncate(at + size);
+        let at = chunk.data.len();
+        if self.coding.compression == Compression::None {
+            chunk.data.extend_from_slice(page);
+        } else {
+            chunk.data.resize(at + PAGE, 0);
+            match self.compressor.page(page, &mut chunk.data[at..]) {
+                Some(n) => (size, flags) = (n, self.coding.compression.flag()),
+                None => chunk.data[at..].copy_from_slice(page),
             }
+            chunk.data.truncate(at + size);
         }
         // A page's size fits, and then some.
         chunk.pages.push(Page::Stored { size: size as u32, flags });
@@ -232,7 +228,7 @@ mod tests {
 
     #[test]
     fn output_is_in_order_for_any_number_of_workers() {
-        let coding = Coding { compression: Compression::None, find_zero: true, want_data: true };
+        let coding = Coding { compression: Compression::None, find_zero: true };
         let one = collect(1, coding);
         assert_eq!(one.0, [0, 1, 2, 301, 302, 999]);
         let stored = Page::Stored { size: 4096, flags: 0 };
@@ -248,7 +244,7 @@ mod tests {
     fn an_error_of_the_writer_ends_the_run() {
         let (mem, pages) = memory();
         let source = Source { mem: &mem, ram: &[], pages: &pages };
-        let coding = Coding { compression: Compression::None, find_zero: false, want_data: true };
+        let coding = Coding { compression: Compression::None, find_zero: false };
         let mut calls = 0;
         let result = run(source, coding, NonZeroUsize::new(2).unwrap(), |_| {
             calls += 1;

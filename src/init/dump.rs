@@ -17,6 +17,7 @@ use kdump_vmcore::Dump;
 use crate::console::{self, say};
 
 const SOURCE: &str = "/proc/vmcore";
+const LOG_NAME: &str = "dmesg.txt";
 /// What a serial line of 115200 baud takes ten seconds for.
 const CONSOLE_REPORT_MAX: usize = 100 << 10;
 
@@ -26,9 +27,15 @@ pub fn write_all(dir: &Path, config: &CaptureConfig) {
         Ok(dump) => dump,
         Err(e) => return say!("{SOURCE}: {e}: there is nothing to dump"),
     };
-    triage(&dump, |name, bytes| match write_small(&dir.join(name), bytes) {
-        Ok(()) => say!("wrote {name}, {} bytes", bytes.len()),
-        Err(e) => say!("cannot write {name}: {e}"),
+    let mut log = None;
+    triage(&dump, |name, bytes| {
+        if name == LOG_NAME {
+            log = Some(bytes.to_vec());
+        }
+        match write_small(&dir.join(name), bytes) {
+            Ok(()) => say!("wrote {name}, {} bytes", bytes.len()),
+            Err(e) => say!("cannot write {name}: {e}"),
+        }
     });
     let (mut options, complaints) = config.dump.options();
     for complaint in complaints {
@@ -36,17 +43,19 @@ pub fn write_all(dir: &Path, config: &CaptureConfig) {
     }
     options.digests = true;
     let path = dir.join("vmcore");
-    let result = match write_vmcore(&dump, &path, &options) {
+    let log = log.as_deref();
+    let result = match write_vmcore(&dump, &path, &options, log) {
         Err(e) if is_full(&e) && options.level != DumpLevel::MAX => {
             say!("the target is full at dump level {}: trying level 31", options.level.bits());
             options.level = DumpLevel::MAX;
-            write_vmcore(&dump, &path, &options)
+            write_vmcore(&dump, &path, &options, log)
         }
         result => result,
     };
     match result {
-        Ok(summary) => {
-            let manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
+        Ok((summary, log_reads_back)) => {
+            let mut manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
+            manifest.log_reads_back = log_reads_back;
             match write_small(&dir.join("manifest.json"), manifest.to_json().as_bytes()) {
                 Ok(()) => say!("wrote manifest.json"),
                 Err(e) => say!("cannot write manifest.json: {e}"),
@@ -82,7 +91,7 @@ fn triage(dump: &Dump, mut put: impl FnMut(&str, &[u8])) {
         let info = dump.vmcoreinfo();
         match (dump.kernel(), info) {
             (Ok(mem), Some(info)) => match Log::read(&mem, info) {
-                Ok(log) => put("dmesg.txt", &log.to_text()),
+                Ok(log) => put(LOG_NAME, &log.to_text()),
                 Err(e) => say!("no kernel log: {e}"),
             },
             (Err(e), _) => say!("no kernel log: {e}"),
@@ -103,7 +112,13 @@ fn triage(dump: &Dump, mut put: impl FnMut(&str, &[u8])) {
     }
 }
 
-fn write_vmcore(dump: &Dump, path: &Path, options: &Options) -> anyhow::Result<Summary> {
+/// Writes the dump; says what it holds, and whether `log` could be read from it again.
+fn write_vmcore(
+    dump: &Dump,
+    path: &Path,
+    options: &Options,
+    log: Option<&[u8]>,
+) -> anyhow::Result<(Summary, Option<bool>)> {
     say!("writing vmcore: dump level {}, {}", options.level.bits(), options.format.name());
     // An earlier attempt at a lower level may have left its beginning.
     let out = DurableFile::create(path, true)?;
@@ -112,6 +127,10 @@ fn write_vmcore(dump: &Dump, path: &Path, options: &Options) -> anyhow::Result<S
         kdump_capture::capture(dump, options, out.file(), &mut |p| progress.tell(p))
     }));
     let summary = result.map_err(|_| anyhow::anyhow!("a bug in writing the dump"))??;
+    let log_reads_back = log.map(|log| reads_back(out.partial_path(), log));
+    if log_reads_back == Some(false) {
+        say!("the kernel log does not read from the dump as it did from memory");
+    }
     let begin = Instant::now();
     out.commit()?;
     say!(
@@ -134,7 +153,17 @@ fn write_vmcore(dump: &Dump, path: &Path, options: &Options) -> anyhow::Result<S
     for trouble in &summary.plan.troubles {
         say!("{trouble}");
     }
-    Ok(summary)
+    Ok((summary, log_reads_back))
+}
+
+/// Whether the written file, opened as any reader would, gives the same log: headers, bitmaps,
+/// descriptors, page tables and pages all have a part in that.
+fn reads_back(path: &Path, log: &[u8]) -> bool {
+    let read = || -> Option<Vec<u8>> {
+        let dump = Dump::open(path).ok()?;
+        Some(Log::read(&dump.kernel().ok()?, dump.vmcoreinfo()?).ok()?.to_text())
+    };
+    catch_unwind(read).is_ok_and(|found| found.as_deref() == Some(log))
 }
 
 /// The most memory this process held, as the kernel words it.
