@@ -148,9 +148,7 @@ fn read_config(path: Option<&Path>) -> anyhow::Result<ArmConfig> {
     let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
     match std::fs::read_to_string(path) {
         Ok(text) => config::parse(&text).with_context(|| format!("{} is not valid", path.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_asked_for => {
-            Ok(ArmConfig::default())
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_asked_for => Ok(ArmConfig::default()),
         Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
     }
 }

@@ -145,6 +145,9 @@ fn the_schema_document_names_every_field() {
     keys(&json(&analyze(&path, &["--json"])), &mut found);
     let document = include_str!("../../docs/report-schema.md");
     for key in found {
-        assert!(document.contains(&format!("`{key}`")) || document.contains(&format!("\"{key}\"")), "`{key}`");
+        assert!(
+            document.contains(&format!("`{key}`")) || document.contains(&format!("\"{key}\"")),
+            "`{key}`"
+        );
     }
 }
