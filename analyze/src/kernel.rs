@@ -14,9 +14,9 @@ pub enum Gap {
     #[error("the kernel's BTF has no {0}")]
     Type(String),
     /// Memory cannot be read.
-    #[error("{what}: {source}")]
+    #[error("{what}{}{source}", if what.is_empty() { "" } else { ": " })]
     Read {
-        /// What was being read.
+        /// What was being read; may be empty.
         what: String,
         /// Why it could not be.
         source: ReadError,
@@ -28,7 +28,7 @@ pub enum Gap {
 
 impl From<ReadError> for Gap {
     fn from(source: ReadError) -> Self {
-        Self::Read { what: "memory".into(), source }
+        Self::Read { what: String::new(), source }
     }
 }
 

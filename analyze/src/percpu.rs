@@ -67,11 +67,27 @@ impl Cpus {
 
     /// The registers a CPU saved when it was stopped; `None` if it never answered.
     ///
-    /// Notes are looked up by CPU, since their order in the file says nothing about the number.
+    /// The kernel's own note of that CPU is looked at first, since the order of the notes in the file
+    /// says nothing about the number if one is missing. The file's are next: in a cut dump they are
+    /// what is left, and a hypervisor's dump has no others.
     ///
     /// # Errors
-    /// If `crash_notes` cannot be read.
+    /// If `crash_notes` cannot be read, and the file's notes do not tell which CPU they belong to.
     pub fn registers(&self, k: &Kernel<'_>, cpu: u32) -> Result<Option<ElfPrstatus>, Gap> {
+        let own = self.own_note(k, cpu);
+        if let Ok(Some(_)) = own {
+            return own;
+        }
+        let notes = k.dump.prstatus();
+        // A note for every CPU: they are in the order of the CPUs.
+        if notes.len() == self.possible.len() {
+            let index = self.possible.iter().position(|p| p.0 == cpu);
+            return Ok(index.and_then(|i| notes.get(i)).copied());
+        }
+        own
+    }
+
+    fn own_note(&self, k: &Kernel<'_>, cpu: u32) -> Result<Option<ElfPrstatus>, Gap> {
         let offset = self.offset(cpu).ok_or_else(|| Gap::Other(format!("CPU {cpu} has no per-CPU area")))?;
         let notes = k.mem.read_ptr(k.symbol("crash_notes")?)?;
         let bytes: [u8; 368] = k.mem.read_array(notes.wrapping_add(offset))?;

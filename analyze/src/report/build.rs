@@ -5,22 +5,25 @@ use std::collections::BTreeMap;
 use kdump_arch_x86::VirtAddr;
 use kdump_arch_x86::paging::Mode;
 
+use super::convert::{line, module_info, seconds, task_info};
+use super::stacks::Stacks;
 use super::{
-    CpuInfo, DumpInfo, FrameInfo, LogInfo, LogLine, ModuleInfo, PanicInfo, Report, SCHEMA_VERSION, Section,
-    StackInfo, Status, SystemInfo, TaskInfo, TaskStack, TasksInfo, hex,
+    CpuInfo, DumpInfo, LogInfo, LogLine, ModuleInfo, PanicInfo, Report, SCHEMA_VERSION, Section, Status,
+    SystemInfo, TasksInfo, hex,
 };
 use crate::kernel::{Gap, Kernel};
 use crate::log::{Log, Record};
 use crate::modules::{self, Module};
 use crate::panic::{Panic, panic_cpu};
 use crate::percpu::Cpus;
-use crate::symbolize::Symbolizer;
-use crate::sys::{System, taint_letters, utc};
-use crate::tasks::{Task, Tasks};
-use crate::unwind::{ModuleOrc, Stack, Start, Unwinder, thread_size};
+use crate::sys::{System, utc};
+use crate::tasks::Tasks;
+use crate::unwind::Start;
 
 /// Records of the log's end, and of what led up to the trouble, that the report carries.
 const LOG_TAIL: usize = 40;
+/// Gaps of the unwinder that are told.
+const UNWIND_GAPS: usize = 2;
 /// Tasks in uninterruptible sleep whose stacks the report carries.
 const BLOCKED_MAX: usize = 64;
 
@@ -34,10 +37,10 @@ impl Report {
 
 /// What the sections share, each as far as it could be had.
 pub struct Inquiry<'k, 'd> {
-    k: &'k Kernel<'d>,
+    pub(super) k: &'k Kernel<'d>,
     log: Result<Log, Gap>,
     cpus: Result<Cpus, Gap>,
-    tasks: Result<Tasks, Gap>,
+    pub(super) tasks: Result<Tasks, Gap>,
     modules: Result<Vec<Module>, Gap>,
     module_gaps: Vec<Gap>,
 }
@@ -54,7 +57,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
     }
 
     /// The module list, empty if unknown.
-    fn module_list(&self) -> &[Module] {
+    pub(super) fn module_list(&self) -> &[Module] {
         self.modules.as_deref().unwrap_or_default()
     }
 
@@ -73,7 +76,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             schema_version: SCHEMA_VERSION,
             generator: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).into(),
             complete: false,
-            warnings: self.k.gaps.iter().chain(&stacks.unwinder.gaps()).map(ToString::to_string).collect(),
+            warnings: Vec::new(),
             panic: self.panic(&cpus),
             system,
             panic_stack,
@@ -83,11 +86,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             log: self.log_section(),
             dump: self.dump(),
         };
-        if report.dump.incomplete {
-            report
-                .warnings
-                .push("the dump is incomplete: the file was cut short, or its writing never ended".into());
-        }
+        report.warnings = self.warnings(&stacks, report.dump.incomplete);
         let statuses = [
             report.panic.status,
             report.system.status,
@@ -99,6 +98,20 @@ impl<'k, 'd> Inquiry<'k, 'd> {
         ];
         report.complete = report.warnings.is_empty() && statuses.iter().all(|s| *s == Status::Present);
         report
+    }
+
+    fn warnings(&self, stacks: &Stacks<'_, '_>, is_incomplete: bool) -> Vec<String> {
+        let mut out = Vec::new();
+        if is_incomplete {
+            out.push("the dump is incomplete: the file was cut short, or its writing never ended".into());
+        }
+        out.extend(self.k.gaps.iter().map(ToString::to_string));
+        let unwinding = stacks.unwinder.gaps();
+        out.extend(unwinding.iter().take(UNWIND_GAPS).map(|gap| format!("unwinding: {gap}")));
+        if let Some(more @ 1..) = unwinding.len().checked_sub(UNWIND_GAPS) {
+            out.push(format!("unwinding: {more} more like these"));
+        }
+        out
     }
 
     fn panic(&self, cpus: &Section<Vec<CpuInfo>>) -> Section<PanicInfo> {
@@ -157,7 +170,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
     }
 
     /// What each online CPU, and any that left registers, was doing.
-    fn cpus_section(&self, stacks: &Stacks<'_, '_>) -> Section<Vec<CpuInfo>> {
+    pub(super) fn cpus_section(&self, stacks: &Stacks<'_, '_>) -> Section<Vec<CpuInfo>> {
         let cpus = match &self.cpus {
             Ok(cpus) => cpus,
             Err(e) => return Section::absent(e),
@@ -180,11 +193,15 @@ impl<'k, 'd> Inquiry<'k, 'd> {
                 stack: None,
                 reasons: Vec::new(),
             };
+            let tasks = self.tasks.as_ref().ok();
             let task = match cpus.current_task(self.k, cpu) {
-                Ok(at) => self.tasks.as_ref().ok().and_then(|t| t.at(at)),
+                Ok(at) => tasks.and_then(|t| t.at(at)),
                 Err(e) => {
-                    info.reasons.push(e.to_string());
-                    None
+                    info.reasons.push(format!("its current task: {e}"));
+                    // The note says which it was, except for an idle one.
+                    let pid = registers.as_ref().ok().and_then(|r| Some(r.as_ref()?.pr_pid.get()));
+                    let pid = pid.filter(|pid| *pid != 0);
+                    tasks.and_then(|t| t.list.iter().find(|t| Some(t.pid) == pid))
                 }
             };
             info.task = task.map(task_info);
@@ -196,7 +213,11 @@ impl<'k, 'd> Inquiry<'k, 'd> {
                         task.and_then(|t| t.stack).map(|s| s.0..s.0.saturating_add(stacks.thread_size)),
                         Some(cpu),
                     );
-                    info.stack = Some(stacks.info(&stack));
+                    let stack = stacks.info(&stack);
+                    if !stack.clean {
+                        info.reasons.push(format!("its stack is not whole: {}", stack.stop));
+                    }
+                    info.stack = Some(stack);
                 }
                 Ok(None) => info.reasons.push("it left no registers: it did not answer at the crash".into()),
                 Err(e) => info.reasons.push(format!("its registers: {e}")),
@@ -266,138 +287,4 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             cpu_notes: d.prstatus().len(),
         }
     }
-
-    /// Stacks of the tasks with this thread id: one, except for the idle tasks, which all have 0.
-    ///
-    /// # Errors
-    /// If there is none, or the tasks are unknown.
-    pub fn task_stacks(&self, pid: u32) -> Result<Vec<TaskStack>, Gap> {
-        let tasks = self.tasks.as_ref().map_err(Clone::clone)?;
-        let stacks = Stacks::new(self.k, self.module_list());
-        let running = self.cpus_section(&stacks).data.unwrap_or_default();
-        let found: Vec<_> = tasks
-            .list
-            .iter()
-            .filter(|t| t.pid == pid)
-            .map(|task| {
-                let addr = hex(task.addr);
-                match running.iter().find(|c| c.task.as_ref().is_some_and(|t| t.addr == addr)) {
-                    Some(cpu) => TaskStack::on_cpu(cpu.clone()),
-                    None => TaskStack {
-                        cpu: None,
-                        panicked: false,
-                        task: Some(task_info(task)),
-                        stack: stacks.sleeping(task),
-                        reasons: Vec::new(),
-                    },
-                }
-            })
-            .collect();
-        if found.is_empty() { Err(Gap::Other(format!("no task has pid {pid}"))) } else { Ok(found) }
-    }
-
-    /// Stacks of what the CPUs ran: of the one that panicked, or of all, that one first.
-    ///
-    /// # Errors
-    /// If the CPUs are unknown, or which of them panicked.
-    pub fn cpu_stacks(&self, all: bool) -> Result<Vec<TaskStack>, Gap> {
-        let section = self.cpus_section(&Stacks::new(self.k, self.module_list()));
-        let list = section.data.ok_or_else(|| Gap::Other(section.reasons.join("; ")))?;
-        let mut out: Vec<_> = list.into_iter().map(TaskStack::on_cpu).collect();
-        out.sort_by_key(|s| (!s.panicked, s.cpu));
-        if !all {
-            out.retain(|s| s.panicked);
-        }
-        if out.is_empty() {
-            return Err(Gap::Other("which CPU panicked is not recorded; -a shows all".into()));
-        }
-        Ok(out)
-    }
-}
-
-/// Unwinding and naming together.
-struct Stacks<'k, 'd> {
-    unwinder: Unwinder<'k>,
-    symbolizer: Symbolizer<'k, 'd>,
-    thread_size: u64,
-}
-
-impl<'k, 'd> Stacks<'k, 'd> {
-    fn new(k: &'k Kernel<'d>, modules: &'k [Module]) -> Self {
-        let orc: Vec<ModuleOrc> = modules.iter().filter_map(|m| m.orc.clone()).collect();
-        Self {
-            unwinder: Unwinder::new(k, orc),
-            symbolizer: Symbolizer::new(k, modules),
-            thread_size: thread_size(k),
-        }
-    }
-
-    fn sleeping(&self, task: &Task) -> Option<StackInfo> {
-        let stack = task.stack.map(|s| s.0..s.0.saturating_add(self.thread_size));
-        Some(self.info(&self.unwinder.unwind(Start::Sleeping { sp: task.sp? }, stack, None)))
-    }
-
-    fn info(&self, stack: &Stack) -> StackInfo {
-        let frames = stack.frames.iter().map(|f| {
-            let name = self.symbolizer.name_frame(f.ip, f.lookup_ip());
-            FrameInfo {
-                ip: hex(f.ip),
-                sp: hex(f.sp),
-                trust: f.trust.to_string(),
-                offset: name.as_ref().map(|n| n.offset),
-                size: name.as_ref().and_then(|n| n.size),
-                module: name.as_ref().and_then(|n| n.module.clone()),
-                symbol: name.map(|n| n.symbol),
-                interrupted: !f.is_return_address,
-            }
-        });
-        StackInfo {
-            frames: frames.collect(),
-            stop: stack.stop.to_string(),
-            clean: stack.stop.is_clean(),
-            guessed: stack.nr_guessed,
-            overflowed: stack.has_overflowed,
-        }
-    }
-}
-
-fn task_info(t: &Task) -> TaskInfo {
-    TaskInfo {
-        addr: hex(t.addr),
-        pid: t.pid,
-        tgid: t.tgid,
-        ppid: t.ppid,
-        comm: t.comm.clone(),
-        state: t.state.to_string(),
-        cpu: t.cpu,
-        running: t.is_running,
-        kernel_thread: t.is_kernel_thread,
-        uid: t.uid,
-        start: t.start_ns.map(|ns| ns / 1_000_000_000),
-    }
-}
-
-fn module_info(m: &Module) -> ModuleInfo {
-    let state = match m.state {
-        0 => "live".into(),
-        1 => "coming".into(),
-        2 => "going".into(),
-        n => format!("state {n}"),
-    };
-    ModuleInfo {
-        name: m.name.clone(),
-        text: hex(VirtAddr(m.text.start)),
-        size: m.size,
-        state,
-        taints: taint_letters(m.taints),
-    }
-}
-
-fn line(ts_ns: u64, level: Option<u8>, text: String) -> LogLine {
-    LogLine { time: seconds(ts_ns), level, text }
-}
-
-/// Nanoseconds as seconds with microseconds: what the log shows, and what a double holds exactly enough.
-fn seconds(ns: u64) -> f64 {
-    (ns / 1000) as f64 / 1e6
 }

@@ -6,7 +6,9 @@
 //! is a section that says so.
 
 mod build;
+mod convert;
 mod fold;
+mod stacks;
 
 pub use build::Inquiry;
 

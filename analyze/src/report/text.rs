@@ -174,14 +174,16 @@ impl Report {
     }
 
     fn write_gaps(&self, out: &mut String) -> fmt::Result {
+        // What is absent is said in its place, except where the page has none for it.
+        let partial = |status, reasons| if status == Status::Absent { &[][..] } else { reasons };
         let sections: [(&str, &[String]); 7] = [
             ("panic", &self.panic.reasons),
             ("system", &self.system.reasons),
-            ("stack", &self.panic_stack.reasons),
-            ("CPUs", &self.cpus.reasons),
-            ("tasks", &self.tasks.reasons),
+            ("stack", partial(self.panic_stack.status, &self.panic_stack.reasons)),
+            ("CPUs", partial(self.cpus.status, &self.cpus.reasons)),
+            ("tasks", partial(self.tasks.status, &self.tasks.reasons)),
             ("modules", &self.modules.reasons),
-            ("log", &self.log.reasons),
+            ("log", partial(self.log.status, &self.log.reasons)),
         ];
         if sections.iter().all(|(_, reasons)| reasons.is_empty()) {
             return Ok(());
