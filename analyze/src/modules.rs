@@ -35,6 +35,8 @@ pub struct Module {
     pub size: u64,
     /// Taint bits it brought.
     pub taints: u64,
+    /// Build ID, hexadecimal, if the kernel keeps it.
+    pub build_id: Option<String>,
     /// Unwind tables, if the kernel uses them.
     pub orc: Option<ModuleOrc>,
 }
@@ -84,6 +86,11 @@ fn read_one(k: &Kernel<'_>, addr: VirtAddr, layout: &Layout) -> Result<Option<Mo
         pieces,
         text,
         taints: at("taints").and_then(|a| Ok(k.mem.read_u64(a)?)).unwrap_or(0),
+        build_id: at("build_id")
+            .and_then(|a| Ok(k.mem.read_array::<20>(a)?))
+            .ok()
+            .filter(|id| id.iter().any(|b| *b != 0))
+            .map(|id| id.iter().map(|b| format!("{b:02x}")).collect()),
         orc: orc.ok().filter(|o| o.num > 0),
     }))
 }

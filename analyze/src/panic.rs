@@ -163,6 +163,15 @@ pub fn panic_cpu(k: &Kernel<'_>) -> Result<u32, Gap> {
     Err(last)
 }
 
+/// The CPU that the panic was moved from, if it was (from 7.0, with `panic_force_cpu=`).
+///
+/// Source: kernel/panic.c, `panic_try_force_cpu`.
+#[must_use]
+pub fn redirected_from(k: &Kernel<'_>) -> Option<u32> {
+    let cpu = k.mem.read_u32(k.symbol("panic_redirect_cpu").ok()?).ok()?;
+    (cpu < 1 << 16).then_some(cpu)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use super::{
 use crate::kernel::{Gap, Kernel};
 use crate::log::{Log, Record};
 use crate::modules::{self, Module};
-use crate::panic::{Panic, panic_cpu};
+use crate::panic::{Panic, panic_cpu, redirected_from};
 use crate::percpu::Cpus;
 use crate::sys::{System, utc};
 use crate::tasks::Tasks;
@@ -138,6 +138,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             message: found.message,
             causes: found.causes.iter().map(|l| line(l.ts_ns, None, l.text.clone())).collect(),
             cpu: panicked.map(|c| c.cpu),
+            redirected_from: redirected_from(self.k),
             task: panicked.and_then(|c| c.task.clone()),
             time,
             time_utc: time.map(utc),

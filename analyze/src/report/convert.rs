@@ -36,6 +36,7 @@ pub(super) fn module_info(m: &Module) -> ModuleInfo {
         size: m.size,
         state,
         taints: taint_letters(m.taints),
+        build_id: m.build_id.clone(),
     }
 }
 

@@ -96,6 +96,8 @@ pub struct PanicInfo {
     pub causes: Vec<LogLine>,
     /// CPU that panicked.
     pub cpu: Option<u32>,
+    /// CPU that the panic was moved from (`panic_force_cpu=`, 7.0): where the trouble was.
+    pub redirected_from: Option<u32>,
     /// Task that panicked.
     pub task: Option<TaskInfo>,
     /// Seconds since 1970.
@@ -288,6 +290,8 @@ pub struct ModuleInfo {
     pub state: String,
     /// Taint letters.
     pub taints: String,
+    /// Build ID.
+    pub build_id: Option<String>,
 }
 
 /// The kernel log.

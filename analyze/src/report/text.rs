@@ -71,7 +71,10 @@ impl Report {
             write!(when, ", {} after boot", span(t))?;
         }
         fact(out, "when", &when)?;
-        let cpu = panic.cpu.map_or_else(|| "unknown CPU".into(), |c| format!("CPU {c}"));
+        let mut cpu = panic.cpu.map_or_else(|| "unknown CPU".into(), |c| format!("CPU {c}"));
+        if let Some(from) = panic.redirected_from {
+            write!(cpu, " for CPU {from}, where it happened")?;
+        }
         let task = panic.task.map_or_else(|| "task unknown".into(), |t| describe(&t, &self.tasks));
         fact(out, "where", &format!("{cpu}, {task}"))?;
         let Some(s) = &self.system.data else { return Ok(()) };
