@@ -122,6 +122,94 @@ fn without_symbols_the_log_is_still_told() {
     assert_eq!(analyze(&path, &["log"]).status.code(), Some(0));
 }
 
+/// Check that a frame in a module is named by the module's own symbols.
+#[test]
+fn a_module_on_the_stack_is_named() {
+    let mut spec = MachineSpec::linux_6_12();
+    let chain =
+        ["__schedule", "schedule", "crashme:crashme_write", "vfs_write", "ksys_write", "do_syscall_64"];
+    spec.tasks.push(TaskSpec::user(500, "stuck").state(2).asleep(&chain));
+    let (_dir, path) = write(&spec.build().elf_core().bytes());
+    let out = analyze(&path, &["bt", "500", "--json"]);
+    assert_eq!(out.status.code(), Some(0));
+    let stacks = json(&out);
+    let frames = stacks[0]["stack"]["frames"].as_array().unwrap();
+    let module = frames.iter().find(|f| f["module"] == "crashme").expect("a frame in the module");
+    assert_eq!((&module["symbol"], &module["trust"]), (&"crashme_write".into(), &"orc".into()));
+}
+
+/// Check that tasks blocked in one place are told together.
+#[test]
+fn tasks_blocked_in_one_place_share_a_stack() {
+    let mut spec = MachineSpec::linux_7_3();
+    for pid in 600..640 {
+        spec.tasks.push(TaskSpec::user(pid, "writer").state(2).asleep(&[
+            "__schedule",
+            "schedule",
+            "vfs_write",
+        ]));
+    }
+    let (_dir, path) = write(&spec.build().elf_core().bytes());
+    let page = String::from_utf8(analyze(&path, &[]).stdout).unwrap();
+    assert!(page.contains("writer (600)") && page.contains("writer (639)"), "{page}");
+    assert!(page.lines().count() < 90, "the page grows with the tasks: {page}");
+    assert!(page.lines().all(|l| l.chars().count() <= 100), "{page}");
+}
+
+/// With a capture kernel loaded, an oops enters it before it says "Kernel panic".
+#[test]
+fn an_oops_is_the_message() {
+    let mut spec = MachineSpec::linux_6_12();
+    let panic = spec.log.iter().position(|r| r.text.starts_with(b"Kernel panic")).unwrap();
+    spec.log.truncate(panic);
+    let mut record = spec.log.last().unwrap().clone();
+    for text in [
+        "BUG: kernel NULL pointer dereference, address: 0000000000000010",
+        "PGD 0 P4D 0",
+        "Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI",
+        "RIP: 0010:crashme_write+0x10/0x40 [crashme]",
+    ] {
+        record.text = text.into();
+        spec.log.push(record.clone());
+    }
+    let (_dir, path) = write(&spec.build().elf_core().bytes());
+    let out = analyze(&path, &["--json"]);
+    assert_eq!(out.status.code(), Some(0));
+    let panic = &json(&out)["panic"]["data"];
+    assert_eq!(panic["kind"], "oops");
+    assert_eq!(panic["message"], "BUG: kernel NULL pointer dereference, address: 0000000000000010");
+    let page = String::from_utf8(analyze(&path, &[]).stdout).unwrap();
+    assert!(page.starts_with("KERNEL OOPS: BUG: kernel NULL pointer dereference"), "{page}");
+    assert!(page.contains("crashme_write+0x10/0x40 [crashme]"), "{page}");
+}
+
+/// Check that a machine that was dumped alive is told without a panic, as a gap.
+#[test]
+fn a_machine_dumped_alive_has_no_panic() {
+    let mut spec = MachineSpec::linux_6_12();
+    spec.panic_cpu = None;
+    spec.log.retain(|r| !r.text.starts_with(b"Kernel panic") && !r.text.starts_with(b"sysrq"));
+    let machine = spec.build();
+    let (_dir, path) = write(&machine.elf_core().bytes());
+    let out = analyze(&path, &["--json"]);
+    assert_eq!(out.status.code(), Some(1));
+    let r = json(&out);
+    assert_eq!((&r["panic"]["status"], &r["panic_stack"]["status"]), (&"partial".into(), &"absent".into()));
+    assert_eq!(r["tasks"]["status"], "present");
+}
+
+/// Check that the log's bytes are given as they are, and that they cannot command a terminal.
+#[test]
+fn the_log_is_exact_to_the_byte() {
+    let mut spec = MachineSpec::linux_6_12();
+    let at = spec.log.len() - 1;
+    spec.log[at].text = b"name \xff\xfe\x1b[2J of a volume".to_vec();
+    let (_dir, path) = write(&spec.build().elf_core().bytes());
+    let has = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).any(|w| w == part);
+    assert!(has(&analyze(&path, &["log"]).stdout, b"] name \xff\xfe\x1b[2J of a volume\n"));
+    assert!(!has(&analyze(&path, &[]).stdout, b"\x1b"));
+}
+
 /// Check that the schema's document names every field that a report has.
 #[test]
 fn the_schema_document_names_every_field() {
