@@ -45,7 +45,7 @@ pub struct Args {
     /// Words to add to the capture kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     append: Option<String>,
-    /// Serial console of the panic path: auto, none, or ttySn[,baud] [default: auto]
+    /// Serial console of the panic path: auto, none, or a port such as ttyS0,115200 [default: auto]
     #[arg(long, value_name = "CONSOLE")]
     console: Option<String>,
     /// What the panic path does when the loaded capture kernel is damaged [default: reset]

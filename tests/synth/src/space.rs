@@ -121,7 +121,7 @@ impl Space {
         address
     }
 
-    /// Makes a per-CPU variable and returns its symbol's address; see [`Space::percpu_address`].
+    /// Makes a per-CPU variable and returns its symbol's address, to which a CPU's offset is added.
     pub fn percpu_variable(&mut self, name: &str, size: u64, align: u64) -> u64 {
         let address = self.percpu.alloc(size, align);
         let kind = if self.kernel.is_percpu_in_image { 'D' } else { 'A' };
