@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{ModuleInfo, Report, SystemInfo, TaskInfo, TaskStack, text};
+use crate::report::{ModuleInfo, Report, SystemInfo, TaskInfo, TaskStack, fold};
 
 /// `ps`: one task a line.
 #[must_use]
@@ -24,7 +24,7 @@ pub fn ps(tasks: &[TaskInfo]) -> String {
             number(t.cpu),
             t.state,
             t.addr,
-            text::printable(&name)
+            fold::printable(&name)
         );
     }
     out
@@ -42,7 +42,7 @@ pub fn modules(list: &[ModuleInfo]) -> String {
             m.size,
             m.state,
             m.taints,
-            text::printable(&m.name)
+            fold::printable(&m.name)
         );
     }
     out
@@ -52,7 +52,7 @@ pub fn modules(list: &[ModuleInfo]) -> String {
 #[must_use]
 pub fn stack(s: &TaskStack) -> String {
     let task = s.task.as_ref().map_or("task unknown".into(), |t| {
-        format!("{}, pid {}, state {}, task {}", text::printable(&t.comm), t.pid, t.state, t.addr)
+        format!("{}, pid {}, state {}, task {}", fold::printable(&t.comm), t.pid, t.state, t.addr)
     });
     let mut out = match s.cpu {
         Some(cpu) if s.panicked => format!("CPU {cpu}, which panicked: {task}\n"),

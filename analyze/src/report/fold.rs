@@ -1,4 +1,5 @@
-//! Making long things short without losing what they say: repeated frames, equal stacks, wide lines.
+//! Making long things short without losing what they say: repeated frames, equal stacks, wide lines;
+//! and fit for a terminal.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -69,6 +70,11 @@ pub(super) fn wrap(out: &mut impl fmt::Write, text: &str, first: &str, then: &st
         rest = rest[cut..].trim_start();
         indent = then;
     }
+}
+
+/// Control characters of a hostile log do not reach the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@
 
 mod build;
 mod convert;
-mod fold;
+pub(crate) mod fold;
 mod stacks;
 
 pub use build::Inquiry;
 
-pub(crate) mod text;
+mod text;
 
 use std::collections::BTreeMap;
 

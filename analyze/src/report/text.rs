@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::fold::{fold, groups, wrap};
+use super::fold::{fold, groups, printable, wrap};
 use super::{CpuInfo, ModuleInfo, Report, Section, StackInfo, Status, SystemInfo, TaskInfo, TasksInfo};
 use crate::panic::Kind;
 use crate::sys::span;
@@ -11,6 +11,8 @@ use crate::sys::span;
 const SHORT_STACK: usize = 8;
 /// Groups of other CPUs, and of blocked tasks, that the page shows.
 const GROUPS: usize = 8;
+/// Names of those who share a stack.
+const TITLES: usize = 12;
 /// Log records that the page shows.
 const LOG_LINES: usize = 16;
 /// Lines that name the cause.
@@ -110,7 +112,7 @@ impl Report {
         writeln!(out, "\nOTHER CPUS")?;
         let idle: Vec<_> = others().filter(|c| is_idle(c)).map(|c| c.cpu.to_string()).collect();
         let busy = others().filter(|c| !is_idle(c)).filter_map(|c| Some((cpu_title(c), c.stack.as_ref()?)));
-        write_groups(out, busy.collect())?;
+        write_groups(out, "", busy.collect())?;
         if !idle.is_empty() {
             let noun = if idle.len() == 1 { "CPU" } else { "CPUs" };
             wrap(out, &format!("{noun} {}: idle", idle.join(", ")), "  ", "    ")?;
@@ -256,10 +258,14 @@ fn is_idle(c: &CpuInfo) -> bool {
 }
 
 /// Stacks, one a group, with whose they are.
-fn write_groups(out: &mut String, stacks: Vec<(String, &StackInfo)>) -> fmt::Result {
+fn write_groups(out: &mut String, what: &str, stacks: Vec<(String, &StackInfo)>) -> fmt::Result {
     let groups = groups(stacks);
     for (titles, stack) in groups.iter().take(GROUPS) {
-        wrap(out, &titles.join(", "), "  ", "  ")?;
+        let mut whose = titles[..titles.len().min(TITLES)].join(", ");
+        if titles.len() > TITLES {
+            write!(whose, " and {} more", titles.len() - TITLES)?;
+        }
+        wrap(out, &format!("{what}{whose}"), "  ", "    ")?;
         if !stack.frames.is_empty() || !stack.clean {
             write_stack(out, stack, SHORT_STACK)?;
         }
@@ -308,12 +314,10 @@ fn write_tasks(out: &mut String, tasks: &Section<TasksInfo>) -> fmt::Result {
     let states: Vec<String> = t.by_state.iter().map(|(s, n)| format!("{n} {}", state_name(s))).collect();
     wrap(out, &format!("{}: {}", t.count, states.join(", ")), "  ", "  ")?;
     let blocked = t.list.iter().filter(|t| t.state == "D");
-    let stacks: Vec<_> = blocked
-        .clone()
-        .filter_map(|task| Some((format!("blocked: {}", task_title(task)), t.blocked.get(&task.pid)?)))
-        .collect();
+    let stacks: Vec<_> =
+        blocked.clone().filter_map(|task| Some((task_title(task), t.blocked.get(&task.pid)?))).collect();
     let unseen = blocked.count().saturating_sub(stacks.len());
-    write_groups(out, stacks)?;
+    write_groups(out, "blocked: ", stacks)?;
     if unseen > 0 {
         writeln!(out, "  and {unseen} more that were blocked")?;
     }
@@ -341,9 +345,4 @@ fn count_modules(list: &[ModuleInfo]) -> String {
         0 => format!("{} loaded", list.len()),
         n => format!("{} loaded, {n} of them tainting", list.len()),
     }
-}
-
-/// Control characters of a hostile log do not reach the terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
