@@ -21,7 +21,7 @@ test: setup
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
-	KDUMP_RS_CYCLE=1 cargo test --release --locked --workspace
+	cargo test --release --locked --workspace -- --include-ignored
 
 test-unit:
 	cargo test --workspace

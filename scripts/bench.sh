@@ -8,18 +8,19 @@ here=$(cd "$(dirname "$0")" && pwd)
 program="$here/../target/x86_64-unknown-linux-gnu/release/kdump-rs"
 "$here/setup-peers.sh"
 
-core=${KDUMP_RS_BENCH_CORE:-$cache/bench/6.12-1g/vmcore}
+release=$(cat "$cache/kernels/6.12/release")
+core=${KDUMP_RS_BENCH_CORE:-$cache/bench/$release-1g/vmcore}
 if [ ! -e "$core" ]; then
     say "making a raw core of a 1 GiB guest"
     mkdir -p "$cache/bench"
-    rm -rf "$cache/bench/.new" "$cache/bench/6.12-1g"
+    rm -rf "$cache/bench/.new" "$cache/bench/$release-1g"
     "$program" rehearse --kernel "$cache/kernels/6.12/vmlinuz" --memory 1G --crashkernel 160M \
         --level 0 --format elf --out "$cache/bench/.new" > /dev/null
     found=$(find "$cache/bench/.new" -name vmcore | head -n 1)
     [ -n "$found" ] || die "the rehearsal left no vmcore"
-    mkdir -p "$cache/bench/6.12-1g"
+    mkdir -p "$cache/bench/$release-1g"
     mv "$found" "$core"
     rm -rf "$cache/bench/.new"
 fi
 exec python3 "$here/bench.py" "$program" "$core" "$cache/peers" \
-    "$cache/peers/vmlinux-$(cat "$cache/kernels/6.12/release")" "$("$here/setup-oracle.sh")"
+    "$cache/peers/vmlinux-$release" "$("$here/setup-oracle.sh")"

@@ -37,3 +37,6 @@ if [ -n "$missing" ]; then
 fi
 
 command -v cargo > /dev/null || die "no cargo: install Rust 1.95 or later (https://rustup.rs)"
+for tool in fmt clippy; do
+    cargo "$tool" --version > /dev/null 2>&1 || die "no cargo $tool, which \`make test\` runs: rustup component add rustfmt clippy"
+done

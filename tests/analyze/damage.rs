@@ -33,7 +33,7 @@ fn what_is_no_dump_is_named() {
     let (_dir, path) = write(b"#!/bin/sh\necho hello, this is no dump\n");
     refused(&path, "neither an ELF core nor");
     let (_dir, path) = write(b"\x7fELF");
-    refused(&path, "ELF header");
+    refused(&path, "only 4 bytes");
     let (dir, path) = write(&[]);
     std::fs::remove_file(&path).unwrap();
     symlink(env!("CARGO_BIN_EXE_kdump-rs"), dir.path().join("vmcore")).unwrap();

@@ -19,7 +19,7 @@ use crate::vmcoreinfo::VmcoreInfo;
 pub enum OpenError {
     /// The operating system refused.
     #[error("cannot open: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// It is a directory.
     #[error("is a directory; name the vmcore file inside it")]
     Directory,
@@ -49,6 +49,12 @@ pub enum OpenError {
     /// A damaged kdump-compressed file.
     #[error(transparent)]
     Kdump(#[from] kdump::Error),
+}
+
+impl From<io::Error> for OpenError {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
 }
 
 /// The format of a dump.

@@ -17,9 +17,15 @@ use crate::mem::{PhysMem, ReadError};
 /// A file that looks like ELF but is not a core this program reads.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The file ends inside the ELF header.
+    #[error("an ELF file of only {have} bytes: its header alone has 64")]
+    Short {
+        /// Bytes in the file.
+        have: u64,
+    },
     /// The ELF header does not parse.
     #[error("damaged ELF header: {0}")]
-    Header(#[source] GoblinError),
+    Header(GoblinError),
     /// Another kind of ELF file.
     #[error("an ELF file, but not a core: e_type is {e_type} ({}), not 4", goblin::elf::header::et_to_str(*e_type))]
     NotACore {
@@ -41,7 +47,7 @@ pub enum Error {
     NoMemory,
     /// The headers themselves cannot be read.
     #[error("its program headers cannot be read: {0}")]
-    Read(#[source] ReadError),
+    Read(ReadError),
 }
 
 /// One PT_LOAD.
@@ -78,7 +84,10 @@ impl ElfCore {
     /// # Errors
     /// If it is not an x86-64 core with memory in it.
     pub fn open(file: DumpFile) -> Result<Self, Error> {
-        let mut head = vec![0; usize::try_from(file.len().min(64)).unwrap_or(64)];
+        if file.len() < 64 {
+            return Err(Error::Short { have: file.len() });
+        }
+        let mut head = [0; 64];
         file.read_at(0, &mut head).map_err(Error::Read)?;
         let header = Elf::parse_header(&head).map_err(Error::Header)?;
         if header.e_type != ET_CORE {

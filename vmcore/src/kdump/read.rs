@@ -49,8 +49,14 @@ pub enum Error {
         value: i64,
     },
     /// The headers cannot be read.
-    #[error("its headers cannot be read")]
-    Read(#[from] ReadError),
+    #[error("its headers cannot be read: {0}")]
+    Read(ReadError),
+}
+
+impl From<ReadError> for Error {
+    fn from(e: ReadError) -> Self {
+        Self::Read(e)
+    }
 }
 
 /// Frames beyond this (64 TiB of address space) are not believed: a bitmap of 2 GiB.
