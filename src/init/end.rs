@@ -1,10 +1,13 @@
 //! The last step: restart, power off or halt, come what may.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::system::{RebootCommand, reboot};
 
-use crate::console::{say, still_for};
+use crate::console::{elapsed, say, still_for};
 
 /// What follows the capture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,25 +50,81 @@ impl Action {
 
 /// A disk that answers at all answers in less.
 const STALL: Duration = Duration::from_secs(300);
+/// What the last step may take: what is left to sync, the unmount, and shutting devices down.
+const LAST_STEP: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_secs(1);
+/// A write of `b` to it restarts the machine at once, without shutting devices down, whatever
+/// /proc/sys/kernel/sysrq forbids at the keyboard.
+/// Source: drivers/tty/sysrq.c `write_sysrq_trigger`, `sysrq_handle_reboot`
+const SYSRQ: &str = "/proc/sysrq-trigger";
 
-/// Watches that things move; when they do not, takes the last step without waiting for them.
-pub fn start_watchdog(action: Action) {
-    let watch = move || {
+/// Milliseconds after the start at which the last step began, plus one; 0 before that.
+static LAST_STEP_BEGAN: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the two timers, neither of which needs the console, a disk or the main thread: one watches
+/// that things move and takes the last step without waiting for them when they do not; the other
+/// restarts the machine when the last step itself gets stuck, as it does in shutting down a wedged disk.
+pub fn start_watchdogs(action: Action) {
+    // Opened now: later there may be no memory for it.
+    let sysrq = OpenOptions::new().write(true).open(SYSRQ);
+    if let Err(e) = &sysrq {
+        say!("{SYSRQ}: {e}: no restart if the last step gets stuck");
+    }
+    start("watchdog", move || {
         loop {
-            std::thread::sleep(Duration::from_secs(5));
+            std::thread::sleep(POLL);
             if still_for() >= STALL {
-                say!("nothing has moved for {} s: {} now", STALL.as_secs(), action.name());
+                last_step_begins();
+                say_aside(format!("nothing has moved for {} s: {} now", STALL.as_secs(), action.name()));
                 now(action);
             }
         }
-    };
-    if let Err(e) = std::thread::Builder::new().name("watchdog".into()).spawn(watch) {
-        say!("no watchdog: {e}");
+    });
+    start("last-resort", move || {
+        loop {
+            std::thread::sleep(POLL);
+            if is_overdue(LAST_STEP_BEGAN.load(Ordering::Relaxed), elapsed()) {
+                if let Ok(mut trigger) = sysrq.as_ref() {
+                    let _ = trigger.write_all(b"b");
+                }
+                // Where there is no sysrq, the end of PID 1 is a panic, which restarts by `panic=`.
+                std::process::exit(1);
+            }
+        }
+    });
+}
+
+fn start(name: &str, run: impl FnOnce() + Send + 'static) {
+    if let Err(e) = std::thread::Builder::new().name(name.into()).spawn(run) {
+        say!("no thread {name}: {e}");
     }
+}
+
+/// Says something without depending on it: from another thread, which gets a second to do it.
+fn say_aside(line: String) {
+    let Ok(thread) = std::thread::Builder::new().spawn(move || say!("{line}")) else { return };
+    for _ in 0..10 {
+        if thread.is_finished() {
+            break;
+        }
+        std::thread::sleep(POLL / 10);
+    }
+}
+
+/// The time for the last step runs from the first call of this.
+pub fn last_step_begins() {
+    let now = u64::try_from(elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+    let _ = LAST_STEP_BEGAN.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+}
+
+/// Whether the last step, which began at `began` as [`LAST_STEP_BEGAN`] tells it, should be over.
+fn is_overdue(began: u64, elapsed: Duration) -> bool {
+    began != 0 && elapsed.saturating_sub(Duration::from_millis(began)) >= LAST_STEP
 }
 
 /// Brings everything to the disks and takes the last step.
 pub fn end(action: Action) -> ! {
+    last_step_begins();
     rustix::fs::sync();
     say!("{}", action.name());
     now(action)
@@ -79,4 +138,18 @@ fn now(action: Action) -> ! {
     }
     let _ = reboot(RebootCommand::Restart);
     std::process::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_resort_comes_a_minute_after_the_last_step_began_and_not_before() {
+        let at = Duration::from_millis;
+        assert!(!is_overdue(0, at(10_000_000)));
+        assert!(!is_overdue(5_001, at(5_000)));
+        assert!(!is_overdue(5_001, at(65_000)));
+        assert!(is_overdue(5_001, at(65_001)));
+    }
 }

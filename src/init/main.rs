@@ -3,8 +3,9 @@
 //!
 //! Whatever goes wrong, the machine comes back: each step says on the console what failed and goes on
 //! to the next best thing, a panic in any of them ends in the same last step, and a watchdog takes
-//! it when nothing moves any more. Small and certain things are written first: the log, the report,
-//! then the dump.
+//! it when nothing moves any more. A last step that gets stuck is cut short by an emergency restart. A
+//! stuck console is given up. Small and certain things are written first: the log, the report, then
+//! the dump.
 
 #![forbid(unsafe_code)]
 
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     system::mount_early();
     let config = read_config();
     let action = Action::parse(&config.end.action);
-    end::start_watchdog(action);
+    end::start_watchdogs(action);
     if catch_unwind(AssertUnwindSafe(|| run(&config))).is_err() {
         say!("a step ended in a bug; ending here");
     }
@@ -62,6 +63,7 @@ fn run(config: &CaptureConfig) {
     match dir {
         Ok(dir) => {
             dump::write_all(&dir, config);
+            end::last_step_begins();
             target::unmount();
         }
         Err(e) => {
