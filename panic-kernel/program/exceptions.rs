@@ -1,5 +1,8 @@
 //! Descriptor tables, and what an exception does: it is reported, then the policy is followed.
 //!
+//! Failures are counted, because whatever handles one may fail in its turn, on the same stack and for ever:
+//! the first is reported, the second resets without a word, the third leaves everything to the CPU.
+//!
 //! Exceptions run on a stack of their own (IST 1), so a wrecked RSP can be reported too. NMIs have another
 //! (IST 2) and are ignored: the crashed kernel's watchdogs may still send them.
 
@@ -11,16 +14,18 @@ use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use core::mem::size_of;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use kdump_panic_kernel::handoff::{Entry, Policy};
 use kdump_panic_kernel::line::Sink;
 use kdump_panic_kernel::messages::{self, Exception};
-use kdump_panic_kernel::verify::{Action, Stage, after_exception};
+use kdump_panic_kernel::verify::{
+    Action, Answer, REPORTED_FAILURES, RESET_FAILURES, Stage, after_exception, answer,
+};
 
 use crate::console::ActiveConsole;
 use crate::entry::{CR0_EM_TS, CR0_MP, CR4_SSE};
-use crate::perform;
+use crate::{perform, reset_silently};
 
 /// Exceptions the architecture defines or reserves.
 const NR_VECTORS: usize = 32;
@@ -95,6 +100,14 @@ global_asm!(
     // vector, error code, RIP, CS, RFLAGS, RSP, SS lie on the stack; nothing has to be saved, nothing returns.
     "kdump_exception:",
     "    cld",
+    // Counted before anything that could fault again. From the third on nothing of ours is trusted: an
+    // exception without an IDT resets the CPU.
+    "    inc dword ptr [rip + {nr_failures}]",
+    "    cmp dword ptr [rip + {nr_failures}], {reset_failures}",
+    "    jbe 2f",
+    "    lidt [rip + kdump_no_idt]",
+    "    int3",
+    "2:",
     // A fault may come after CR4 was given back, or from a capture kernel that set its own.
     "    mov rax, cr0",
     "    and rax, ~{em_ts}",
@@ -106,8 +119,16 @@ global_asm!(
     "    mov rdi, rsp",
     "    mov rsi, cr2",
     "    and rsp, -16",
+    "    cmp dword ptr [rip + {nr_failures}], {reported_failures}",
+    "    ja 3f",
     "    call {report}",
+    "3:",
+    "    call {reset_silently}",
     "    ud2",
+    ".popsection",
+    ".pushsection .rodata.kdump_no_idt, \"a\", @progbits",
+    "kdump_no_idt:",
+    "    .skip 10",
     ".popsection",
     ".pushsection .bss.kdump_ist, \"aw\", @nobits",
     "    .balign 16",
@@ -122,7 +143,11 @@ global_asm!(
     em_ts = const CR0_EM_TS,
     mp = const CR0_MP,
     sse = const CR4_SSE,
+    nr_failures = sym NR_FAILURES,
+    reported_failures = const REPORTED_FAILURES,
+    reset_failures = const RESET_FAILURES,
     report = sym report,
+    reset_silently = sym reset_silently,
 );
 
 /// What the stubs leave on the stack.
@@ -225,7 +250,8 @@ static POLICY: AtomicU32 = AtomicU32::new(0);
 static ENTRY_RIP: AtomicU64 = AtomicU64::new(0);
 static ENTRY_RSI: AtomicU64 = AtomicU64::new(0);
 static FOUND_CR4: AtomicU64 = AtomicU64::new(0);
-static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+/// Exceptions and bugs so far, this one included.
+static NR_FAILURES: AtomicU32 = AtomicU32::new(0);
 
 /// Lets a handoff block that was believed decide about exceptions from here on.
 pub fn believe(policy: Policy, entry: Entry, found_cr4: u64) {
@@ -239,11 +265,16 @@ pub fn believe(policy: Policy, entry: Entry, found_cr4: u64) {
 /// Notes how far the program has come.
 pub fn advance(stage: Stage) {
     STAGE.store(stage as u8, Relaxed);
+    if stage == Stage::Entered {
+        // A failure that the policy overrode has been dealt with; one of the capture kernel is another, and to
+        // be reported. That cannot go on for ever: this stage leads to no other.
+        NR_FAILURES.store(0, Relaxed);
+    }
 }
 
-/// Whether this is the first failure; a second one, while reporting the first, only resets.
-pub fn is_first() -> bool {
-    !HAS_FAILED.swap(true, Relaxed)
+/// Counts a bug, as the stubs count exceptions, and tells what is left to do about it.
+pub fn count_bug() -> Answer {
+    answer(NR_FAILURES.fetch_add(1, Relaxed).saturating_add(1))
 }
 
 /// The action a failure leads to, and the CR4 that entering a kernel wants.
@@ -262,21 +293,13 @@ pub fn judge() -> (Action, u64) {
     (after_exception(stage, policy, entry), FOUND_CR4.load(Relaxed))
 }
 
+/// Reports the first failure. The stubs see to it that no later one comes here.
 extern "C" fn report(frame: &Frame, cr2: u64) -> ! {
     let mut console = ActiveConsole::resume();
-    let (action, found_cr4) = if is_first() {
-        let exception = Exception {
-            vector: frame.vector,
-            error_code: frame.error_code,
-            rip: frame.rip,
-            rsp: frame.rsp,
-            cr2,
-        };
-        let image = IMAGE_START.load(Relaxed)..IMAGE_END.load(Relaxed);
-        console.line(&messages::exception(&exception, image));
-        judge()
-    } else {
-        (Action::Reset, 0)
-    };
+    let exception =
+        Exception { vector: frame.vector, error_code: frame.error_code, rip: frame.rip, rsp: frame.rsp, cr2 };
+    let image = IMAGE_START.load(Relaxed)..IMAGE_END.load(Relaxed);
+    console.line(&messages::exception(&exception, image));
+    let (action, found_cr4) = judge();
     perform(action, found_cr4, &mut console)
 }

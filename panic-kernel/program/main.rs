@@ -9,7 +9,8 @@
 //! 6. The other CPUs are parked in the old kernel's code; DMA may still be going on.
 //!
 //! Duties: own stack, CPU state, descriptor tables; say so; believe the handoff block; check every region;
-//! enter the capture kernel, or do what the policy says. Every wait is bounded and nothing ends silently.
+//! enter the capture kernel, or do what the policy says. Every wait is bounded, and only a failure while
+//! another is reported ends silently.
 //!
 //! Must not touch: page tables, memory outside the image (but for reading regions), the other CPUs.
 //!
@@ -30,9 +31,8 @@ mod runtime;
 
 use kdump_panic_kernel::handoff::{Console, HANDOFF_SIZE, surviving_console};
 use kdump_panic_kernel::line::Sink;
-use kdump_panic_kernel::ports::delay;
 use kdump_panic_kernel::sha256::Engine;
-use kdump_panic_kernel::verify::{Action, Stage, check_handoff, check_regions};
+use kdump_panic_kernel::verify::{Action, Answer, Stage, check_handoff, check_regions};
 use kdump_panic_kernel::{messages, reset};
 
 use crate::console::ActiveConsole;
@@ -73,8 +73,7 @@ fn perform(action: Action, found_cr4: u64, console: &mut ActiveConsole) -> ! {
         Action::Reset => {
             console.line(&messages::resetting());
             console.drain();
-            reset::reset_by_ports(&mut IoPorts);
-            cpu::triple_fault()
+            reset_silently()
         }
         Action::Halt => {
             console.line(&messages::halted());
@@ -84,17 +83,25 @@ fn perform(action: Action, found_cr4: u64, console: &mut ActiveConsole) -> ! {
     }
 }
 
+/// Resets without a word: for failures of whatever handled the first one, the console perhaps.
+extern "C" fn reset_silently() -> ! {
+    reset::reset_by_ports(&mut IoPorts);
+    cpu::triple_fault()
+}
+
 /// A bug of ours, caught by a check of the compiler: say where, then let the policy decide as for a fault.
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    let mut console = ActiveConsole::resume();
-    if exceptions::is_first() {
-        if let Some(place) = info.location() {
-            console.line(&messages::bug(place.file(), place.line()));
+    match exceptions::count_bug() {
+        Answer::Report => {
+            let mut console = ActiveConsole::resume();
+            if let Some(place) = info.location() {
+                console.line(&messages::bug(place.file(), place.line()));
+            }
+            let (action, found_cr4) = exceptions::judge();
+            perform(action, found_cr4, &mut console)
         }
-        let (action, found_cr4) = exceptions::judge();
-        perform(action, found_cr4, &mut console)
+        Answer::Reset => reset_silently(),
+        Answer::TripleFault => cpu::triple_fault(),
     }
-    delay(&mut IoPorts, 1000);
-    perform(Action::Reset, 0, &mut console)
 }

@@ -102,6 +102,32 @@ pub fn after_exception(stage: Stage, policy: Policy, entry: Entry) -> Action {
     }
 }
 
+/// How many failures, exceptions or bugs, are reported.
+pub const REPORTED_FAILURES: u32 = 1;
+/// Up to which failure a reset through ports is tried.
+pub const RESET_FAILURES: u32 = 2;
+
+/// What is done about a failure, before the policy has its say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Report it, then follow the policy.
+    Report,
+    /// Reset through the ports, without console: it came while another one was handled.
+    Reset,
+    /// Reset the CPU by an exception it cannot deliver: even that failed.
+    TripleFault,
+}
+
+/// Decides by the number of failures so far, this one included: each answer needs less of the program
+/// than the one before, so a failure that repeats itself comes to an end.
+pub fn answer(nr_failures: u32) -> Answer {
+    match nr_failures {
+        0..=REPORTED_FAILURES => Answer::Report,
+        ..=RESET_FAILURES => Answer::Reset,
+        _ => Answer::TripleFault,
+    }
+}
+
 fn by_policy(policy: Policy, entry: Entry) -> Action {
     match policy {
         Policy::Reset => Action::Reset,
@@ -118,6 +144,13 @@ mod tests {
     use crate::sha256::digest;
     use std::string::String;
     use std::vec::Vec;
+
+    #[test]
+    fn every_further_failure_gets_a_simpler_answer() {
+        let answers: Vec<_> = [1, 2, 3, 4, u32::MAX].map(answer).into();
+        assert_eq!(answers[..2], [Answer::Report, Answer::Reset]);
+        assert!(answers[2..].iter().all(|a| *a == Answer::TripleFault));
+    }
 
     const ENTRY: Entry = Entry { rip: 0x1200, rsi: 0x9000 };
 
