@@ -8,11 +8,13 @@ use std::ops::Range;
 use kdump_arch_x86::VirtAddr;
 
 use crate::kernel::{Gap, Kernel};
-use crate::tasks::walk_list;
+use crate::tasks::{note, walk_list};
 use crate::unwind::ModuleOrc;
 
 /// Symbols of one module; the largest have some ten thousand.
-const SYMTAB_MAX: u64 = 1 << 20;
+const SYMTAB_MAX: u64 = 1 << 17;
+/// More modules than any kernel has loaded.
+const MODULES_MAX: usize = 1 << 14;
 /// Names of one module's symbols.
 const STRTAB_MAX: u64 = 32 << 20;
 /// `struct module.state`: in the list, but not set up yet.
@@ -50,12 +52,12 @@ pub fn read(k: &Kernel<'_>, gaps: &mut Vec<Gap>) -> Result<Vec<Module>, Gap> {
     let list = k.offset("module", "list")?;
     let layout = Layout::new(k)?;
     let mut out = Vec::new();
-    for node in walk_list(k, head, &|| "the module list".into(), gaps) {
+    for node in walk_list(k, head, &|| "the module list".into(), &mut { MODULES_MAX }, gaps) {
         let addr = VirtAddr(node.0.wrapping_sub(list));
         match read_one(k, addr, &layout) {
             Ok(Some(module)) => out.push(module),
             Ok(None) => {}
-            Err(e) => gaps.push(Gap::Other(format!("module at {addr}: {e}"))),
+            Err(e) => note(gaps, Gap::Other(format!("module at {addr}: {e}"))),
         }
     }
     Ok(out)
@@ -188,6 +190,18 @@ impl ModuleSymbols {
         }
         symbols.sort();
         Ok(Self { symbols })
+    }
+
+    /// Number of symbols.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.symbols.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.symbols.is_empty()
     }
 
     /// The symbol at or below `addr`, how far below, and how long it can be at most.

@@ -9,6 +9,9 @@ use kdump_arch_x86::VirtAddr;
 use crate::kernel::Kernel;
 use crate::modules::{Module, ModuleSymbols};
 
+/// Symbols of all modules together; beyond, a hostile dump's modules are named without them.
+const SYMBOLS_MAX: usize = 1 << 19;
+
 /// A name for an address.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Name {
@@ -57,9 +60,11 @@ impl<'k, 'd> Symbolizer<'k, 'd> {
         if let Some(i) = self.modules.iter().position(hit) {
             let module = &self.modules[i];
             let mut loaded = self.loaded.borrow_mut();
-            let symbols = loaded
-                .entry(i)
-                .or_insert_with(|| ModuleSymbols::read(self.kernel, module).unwrap_or_default());
+            let held: usize = loaded.values().map(ModuleSymbols::len).sum();
+            let symbols = loaded.entry(i).or_insert_with(|| match held {
+                ..SYMBOLS_MAX => ModuleSymbols::read(self.kernel, module).unwrap_or_default(),
+                _ => ModuleSymbols::default(),
+            });
             // Without symbols the module and the offset into its text still say where to look.
             let (symbol, offset, size) =
                 symbols.lookup(addr).unwrap_or(("", addr.0.wrapping_sub(module.text.start), None));

@@ -80,10 +80,18 @@ impl Tasks {
         out.add_idle(&reader, cpus, init, &mut seen);
 
         let tasks_off = k.offset("task_struct", "tasks")?;
-        let leaders = walk_list(k, init.wrapping_add(tasks_off), &|| "the task list".into(), &mut out.gaps);
+        let leaders = walk_list(
+            k,
+            init.wrapping_add(tasks_off),
+            &|| "the task list".into(),
+            &mut { TASKS_MAX },
+            &mut out.gaps,
+        );
+        // Damage may make all leaders share one long thread list: together they get no more.
+        let mut left = TASKS_MAX;
         for node in leaders {
             let leader = VirtAddr(node.0.wrapping_sub(tasks_off));
-            for thread in reader.threads(leader, &mut out.gaps) {
+            for thread in reader.threads(leader, &mut left, &mut out.gaps) {
                 if out.list.len() < TASKS_MAX && seen.insert(thread.0) {
                     match reader.read(thread) {
                         Ok(task) => out.list.push(task),
@@ -177,7 +185,7 @@ impl<'k, 'd> TaskReader<'k, 'd> {
     }
 
     /// The threads of a process, its leader first.
-    fn threads(&self, leader: VirtAddr, gaps: &mut Vec<Gap>) -> Vec<VirtAddr> {
+    fn threads(&self, leader: VirtAddr, left: &mut usize, gaps: &mut Vec<Gap>) -> Vec<VirtAddr> {
         let mut out = vec![leader];
         let Ok((signal, head, node)) = &self.threads else { return out };
         // A leader that is being released has no signal_struct any more.
@@ -188,7 +196,7 @@ impl<'k, 'd> TaskReader<'k, 'd> {
                 let pid = self.k.mem.read_u32(leader.wrapping_add(self.pid)).unwrap_or(0);
                 format!("the thread list of {comm} ({pid})")
             };
-            let nodes = walk_list(self.k, signal.wrapping_add(*head), &whose, gaps);
+            let nodes = walk_list(self.k, signal.wrapping_add(*head), &whose, left, gaps);
             out.extend(nodes.map(|n| VirtAddr(n.0.wrapping_sub(*node))).filter(|t| *t != leader));
         }
         out
@@ -227,18 +235,21 @@ impl<'k, 'd> TaskReader<'k, 'd> {
     }
 }
 
-fn note(gaps: &mut Vec<Gap>, gap: Gap) {
+/// Keeps a gap, unless there are very many already.
+pub(crate) fn note(gaps: &mut Vec<Gap>, gap: Gap) {
     if gaps.len() < GAPS_MAX {
         gaps.push(gap);
     }
 }
 
 /// Walks a `list_head` from its head: the nodes, without the head. Ends at a node seen before, at
-/// one that cannot be read, and after as many as there can be tasks; what was wrong becomes a gap.
+/// one that cannot be read, and when nothing is `left` of the nodes that all lists of the kind may have
+/// together; what was wrong becomes a gap.
 pub(crate) fn walk_list(
     k: &Kernel<'_>,
     head: VirtAddr,
     what: &dyn Fn() -> String,
+    left: &mut usize,
     gaps: &mut Vec<Gap>,
 ) -> impl Iterator<Item = VirtAddr> + use<> {
     let mut out = Vec::new();
@@ -258,10 +269,11 @@ pub(crate) fn walk_list(
         if next == head {
             break;
         }
-        if !seen.insert(next.0) || out.len() == TASKS_MAX {
+        if !seen.insert(next.0) || *left == 0 {
             note(gaps, Gap::Other(format!("{} runs in a circle after {} entries", what(), out.len())));
             break;
         }
+        *left -= 1;
         out.push(next);
         at = next;
     }

@@ -12,13 +12,15 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::kallsyms::hash;
+use crate::kallsyms::{PROBES_MAX, hash};
 
 mod query;
 
 pub use query::Member;
 
 const MAGIC: u16 = 0xeb9f;
+/// The kernel refuses longer names (kernel/bpf/btf.c, KSYM_NAME_LEN).
+const NAME_MAX: usize = 512;
 
 /// A type's kind. Open: a newer kernel may bring more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,11 +173,24 @@ impl Btf {
         let mask = table.len() - 1;
         for id in 1..self.types.len() {
             let Some(t) = self.get(id as u32).filter(|&t| is_indexed(t)) else { continue };
-            let mut slot = hash(self.string(t.name_off)) as usize & mask;
-            while table[slot] != 0 {
+            let name = self.string(t.name_off);
+            let mut slot = hash(name) as usize & mask;
+            // Of equal names and kinds the first stands for all; a name that a hostile blob makes
+            // collide with too many others is left out.
+            for _ in 0..PROBES_MAX {
+                if table[slot] == 0 {
+                    table[slot] = id as u32;
+                    break;
+                }
+                let is_same = self.get(table[slot]).is_some_and(|other| {
+                    (other.kind() == Kind::TYPEDEF) == (t.kind() == Kind::TYPEDEF)
+                        && self.string(other.name_off) == name
+                });
+                if is_same {
+                    break;
+                }
                 slot = (slot + 1) & mask;
             }
-            table[slot] = id as u32;
         }
         self.by_name = table;
     }
@@ -201,6 +216,7 @@ impl Btf {
 
     fn string(&self, off: u32) -> &[u8] {
         let Some(from) = self.data[self.strings.clone()].get(off as usize..) else { return &[] };
+        let from = &from[..from.len().min(NAME_MAX)];
         &from[..from.iter().position(|&b| b == 0).unwrap_or(from.len())]
     }
 }

@@ -26,6 +26,9 @@ const SYMBOLS_MAX: usize = 4 << 20;
 /// No kernel's compressed names come near this.
 const NAMES_MAX: u64 = 64 << 20;
 
+/// Slots of a hash table that a search looks at. The tables are half full, so honest names need a few.
+pub(crate) const PROBES_MAX: usize = 1024;
+
 /// Why there are no symbols.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Error {
@@ -77,7 +80,7 @@ pub struct Symbols {
     entries: Vec<Entry>,
     /// All names, end to end.
     text: String,
-    /// Open-addressing hash of names to entry number + 1; a power of two long.
+    /// Open-addressing hash of names to entry number + 1, of equal names the first; a power of two long.
     by_name: Vec<u32>,
 }
 
@@ -191,12 +194,22 @@ impl Symbols {
         out.by_name.resize((out.entries.len() * 2).next_power_of_two().max(2), 0);
         let mask = out.by_name.len() - 1;
         for i in 0..out.entries.len() {
-            let mut slot = hash(out.name(&out.entries[i]).as_bytes()) as usize & mask;
-            while out.by_name[slot] != 0 {
-                slot = (slot + 1) & mask;
+            let name = out.name(&out.entries[i]);
+            let mut slot = hash(name.as_bytes()) as usize & mask;
+            // Static functions share names by the hundred: the first stands for all. A hostile table may
+            // make all names collide: after some probes a name is left out.
+            for _ in 0..PROBES_MAX {
+                match (out.by_name[slot] as usize).checked_sub(1) {
+                    // At most SYMBOLS_MAX entries, so the number fits.
+                    None => out.by_name[slot] = i as u32 + 1,
+                    Some(other) if out.name(&out.entries[other]) == name => {}
+                    Some(_) => {
+                        slot = (slot + 1) & mask;
+                        continue;
+                    }
+                }
+                break;
             }
-            // At most SYMBOLS_MAX entries, so the number fits.
-            out.by_name[slot] = i as u32 + 1;
         }
         out
     }
@@ -214,8 +227,8 @@ impl Symbols {
     pub fn address(&self, name: &str) -> Option<VirtAddr> {
         let mask = self.by_name.len().checked_sub(1)?;
         let mut slot = hash(name.as_bytes()) as usize & mask;
-        // The table is at most half full, so an empty slot ends every search.
-        while let Some(i) = (self.by_name[slot] as usize).checked_sub(1) {
+        for _ in 0..PROBES_MAX {
+            let i = (self.by_name[slot] as usize).checked_sub(1)?;
             if self.name(&self.entries[i]) == name {
                 return Some(VirtAddr(self.entries[i].addr));
             }

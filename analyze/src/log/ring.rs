@@ -108,6 +108,8 @@ impl<'m, 'd> Ring<'m, 'd> {
         let (mut descs, mut infos, mut data) =
             (Window::new(self.mem), Window::new(self.mem), Window::new(self.mem));
         let (mut unreadable, mut why) = (0, None);
+        // Records of an honest ring share its bytes; damage may give them all the same ones.
+        let mut text_left = 1usize << self.size_bits.min(31);
         // Ids count up for ever and wrap at 2^62; no more than `count` of them are in the ring.
         let span = self.head.wrapping_sub(self.tail) & ID_MASK;
         for i in 0..=span.min(self.count - 1) {
@@ -130,8 +132,12 @@ impl<'m, 'd> Ring<'m, 'd> {
                 continue; // reserved by a writer, or reusable: normal at the tail
             }
             let info = infos.element(self.infos, index, self.layout.info_size).ok();
-            match info.and_then(|info| self.record(desc, info, &mut data)) {
-                Some(record) => log.records.push(record),
+            let record = info.and_then(|info| self.record(desc, info, &mut data));
+            match record.and_then(|r| Some((text_left.checked_sub(r.text.len())?, r))) {
+                Some((left, record)) => {
+                    text_left = left;
+                    log.records.push(record);
+                }
                 None => log.lost += 1,
             }
         }

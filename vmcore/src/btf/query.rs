@@ -1,12 +1,15 @@
 //! Questions to BTF: members, sizes, enumerators.
 
 use super::{Btf, Kind, Type, u32_at};
-use crate::kallsyms::hash;
+use crate::kallsyms::{PROBES_MAX, hash};
 
 /// A chain of typedefs and qualifiers longer than this is a loop.
 const CHAIN_MAX: usize = 64;
 /// Anonymous structs nest a few levels deep; deeper is damage.
 const NESTING_MAX: usize = 16;
+/// Members looked at for one answer. The largest struct has some hundreds; a struct that holds
+/// itself many times, anonymously, would have no end.
+const MEMBERS_MAX: usize = 100_000;
 
 /// A member of a struct or union, its offset counted from the outermost type asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,9 +29,10 @@ impl Btf {
     pub fn member(&self, type_name: &str, path: &str) -> Option<Member> {
         let mut owner = self.find(type_name)?;
         let mut bits = 0u64;
+        let mut left = MEMBERS_MAX;
         let mut parts = path.split('.').peekable();
         while let Some(part) = parts.next() {
-            let m = self.member_of(owner, part, NESTING_MAX)?;
+            let m = self.member_of(owner, part, NESTING_MAX, &mut left)?;
             bits = bits.checked_add(m.bit_offset)?;
             if parts.peek().is_none() {
                 return Some(Member { bit_offset: bits, ..m });
@@ -116,7 +120,8 @@ impl Btf {
         let mask = self.by_name.len().checked_sub(1)?;
         let mut slot = hash(name.as_bytes()) as usize & mask;
         let mut typedef = None;
-        while let Some(&id @ 1..) = self.by_name.get(slot) {
+        for _ in 0..PROBES_MAX {
+            let Some(&id @ 1..) = self.by_name.get(slot) else { break };
             let t = self.get(id)?;
             if self.string(t.name_off) == name.as_bytes() {
                 if t.kind() != Kind::TYPEDEF {
@@ -149,12 +154,13 @@ impl Btf {
         None
     }
 
-    fn member_of(&self, owner: u32, name: &str, nesting: usize) -> Option<Member> {
+    fn member_of(&self, owner: u32, name: &str, nesting: usize, left: &mut usize) -> Option<Member> {
         let (_, t) = self.resolve(owner)?;
         if !matches!(t.kind(), Kind::STRUCT | Kind::UNION) {
             return None;
         }
         for i in 0..t.vlen() {
+            *left = left.checked_sub(1)?;
             let at = t.trailer + i * 12;
             let (name_off, type_id, offset) =
                 (u32_at(&self.data, at)?, u32_at(&self.data, at + 4)?, u32_at(&self.data, at + 8)?);
@@ -164,7 +170,7 @@ impl Btf {
                 (u64::from(offset), None)
             };
             if name_off == 0 {
-                let inner = nesting.checked_sub(1).and_then(|n| self.member_of(type_id, name, n));
+                let inner = nesting.checked_sub(1).and_then(|n| self.member_of(type_id, name, n, left));
                 if let Some(m) = inner {
                     return Some(Member { bit_offset: bit_offset.checked_add(m.bit_offset)?, ..m });
                 }

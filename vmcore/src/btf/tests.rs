@@ -91,6 +91,16 @@ fn a_type_that_names_itself_ends() {
     assert_eq!(btf.member("loop", "x"), None);
 }
 
+/// Check that a struct that holds itself sixteen times, anonymously, is given up.
+#[test]
+fn a_struct_full_of_itself_ends() {
+    let mut b = Blob::new();
+    let members: Vec<u32> = (0..16).flat_map(|_| [0, 1, 0]).collect();
+    b.add("task_struct", Kind::STRUCT, false, 16, 8, &members);
+    let btf = Btf::parse(b.bytes(24)).unwrap();
+    assert_eq!(btf.member("task_struct", "pid"), None);
+}
+
 /// Check that every cut of the blob, and every changed byte, is an error or an answer, no panic.
 #[test]
 fn damage_is_an_error_or_an_answer() {

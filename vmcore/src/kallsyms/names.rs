@@ -5,6 +5,11 @@ use alloc::vec::Vec;
 
 use super::Error;
 
+/// KSYM_NAME_LEN is 512, and the type letter is one more.
+const NAME_MAX: usize = 1024;
+/// Distribution kernels have some 6 MiB of names.
+const TEXT_MAX: usize = 256 << 20;
+
 /// Where one name lies in the expanded text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
@@ -36,7 +41,7 @@ pub(super) fn expand(names: &[u8], count: usize, tokens: &[u8], index: &[u8]) ->
     let damaged = |what| Error::Damaged { table: "kallsyms_names", what };
     let table = token_strings(tokens, index)?;
     let mut spans = Vec::with_capacity(count);
-    let mut text: Vec<u8> = Vec::with_capacity(names.len() * 3);
+    let mut text: Vec<u8> = Vec::with_capacity((names.len() * 3).min(16 << 20));
     let mut rest = names;
     for _ in 0..count {
         let (&b0, after) = rest.split_first().ok_or(damaged("it ends early"))?;
@@ -53,12 +58,15 @@ pub(super) fn expand(names: &[u8], count: usize, tokens: &[u8], index: &[u8]) ->
         let start = text.len();
         for &byte in name {
             text.extend_from_slice(table[usize::from(byte)]);
+            // A token may be as long as its table: checked at each, not at the end.
+            if text.len() - start > NAME_MAX || text.len() > TEXT_MAX {
+                return Err(damaged("names out of all proportion"));
+            }
         }
         let written = text.len() - start;
-        // The type letter comes first; KSYM_NAME_LEN is 512, far below u16::MAX.
+        // The type letter comes first. Both numbers are bounded above, far below their types' limits.
         let kind = *text.get(start).ok_or(damaged("a name without characters"))?;
-        let len = u16::try_from(written - 1).map_err(|_| damaged("a name of 64 KiB"))?;
-        let at = u32::try_from(start + 1).map_err(|_| damaged("4 GiB of names"))?;
+        let (len, at) = ((written - 1) as u16, (start + 1) as u32);
         spans.push(Span { at, len, kind });
     }
     // Names are ASCII, or UTF-8 in Rust code; damage shows as replacement characters, which would
@@ -113,6 +121,16 @@ mod tests {
         let e = expand(&names, 2, &t, &i).unwrap();
         assert_eq!(e.find("sys_xy"), Some(0));
         assert_eq!((e.spans[1].len, e.spans[1].kind), (299, b't'));
+    }
+
+    #[test]
+    fn a_name_of_endless_tokens_is_damage() {
+        let (mut t, mut i) = tokens();
+        i[2..4].copy_from_slice(&(t.len() as u16).to_le_bytes());
+        t.extend_from_slice(&[b'x'; 600]);
+        t.push(0);
+        assert!(expand(&[1, 1], 1, &t, &i).is_ok());
+        assert!(expand(&[2, 1, 1], 1, &t, &i).is_err());
     }
 
     #[test]
