@@ -118,7 +118,10 @@ pub struct Initramfs {
 /// # Errors
 /// [`modules::Error::NotFound`] if the kernel has no such file system.
 pub fn find_modules(tree: &Tree, target: &Target) -> Result<Vec<String>, modules::Error> {
-    let mut names = modules::devices::find_drivers(tree, &target.sysfs);
+    let mut names = Vec::new();
+    for device in &target.sysfs {
+        names.extend(modules::devices::find_drivers(tree, device));
+    }
     // ext4 serves ext2 and ext3, by the alias under which the kernel itself asks for them.
     let alias = format!("fs-{}", target.fstype);
     names.push(if tree.find_alias(&target.fstype).is_empty() && !tree.is_builtin(&target.fstype) {

@@ -26,9 +26,10 @@ pub struct Target {
     pub path: String,
     /// The device that holds it, for people.
     pub device: PathBuf,
-    /// The device's directory under /sys/devices.
+    /// Directories under /sys/devices whose drivers reach the disk: its own, or those of the controllers
+    /// that share it.
     #[serde(skip)]
-    pub sysfs: PathBuf,
+    pub sysfs: Vec<PathBuf>,
     /// Bytes free for root.
     pub free_bytes: u64,
 }
@@ -80,6 +81,32 @@ pub enum Error {
         path: PathBuf,
         /// The device.
         device: String,
+    },
+    /// loop, nbd, zram, drbd, brd: what stands behind it will not be there.
+    #[error(
+        "target directory {path} is on {device}, which is no disk of this machine ({kind}): the capture kernel \
+         does not set it up; name a directory on a local disk with --target", path = path.display()
+    )]
+    Virtual {
+        /// The directory.
+        path: PathBuf,
+        /// The device.
+        device: String,
+        /// The class of /sys/devices/virtual, or the like.
+        kind: String,
+    },
+    /// iSCSI, NVMe over fabrics, Ceph.
+    #[error(
+        "target directory {path} is on {device}, which needs the network ({transport}): the capture kernel has \
+         none; name a directory on a local disk with --target", path = path.display()
+    )]
+    Network {
+        /// The directory.
+        path: PathBuf,
+        /// The device.
+        device: String,
+        /// What it is reached by.
+        transport: &'static str,
     },
     /// Read-only now, so it would be then.
     #[error("target directory {path} is mounted read-only", path = path.display())]
@@ -154,10 +181,7 @@ impl Target {
 
         let link = PathBuf::from("/sys/dev/block").join(&device);
         let sysfs = fs::canonicalize(&link).map_err(|source| Error::Device { device: link, source })?;
-        if sysfs.starts_with("/sys/devices/virtual") && has_slaves(&sysfs) {
-            let device = sysfs.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            return Err(Error::Stacked { path, device });
-        }
+        let reached_by = check_transport(&sysfs, Path::new("/sys/devices"), &path)?;
         let device = find_device_node(&sysfs, metadata.dev())
             .map_err(|source| Error::Device { device: sysfs.clone(), source })?;
         let uuid = superblock::read_ext_uuid(&device)
@@ -170,7 +194,7 @@ impl Target {
             fstype: mount.fs_type.clone(),
             path: inside,
             device,
-            sysfs,
+            sysfs: reached_by,
             free_bytes,
         })
     }
@@ -224,6 +248,69 @@ fn unescape(text: &str) -> String {
     plain
 }
 
+/// The directories whose drivers the capture kernel needs for the disk at `sysfs`, under `devices`.
+///
+/// # Errors
+/// A device that needs more than drivers: [`Error::Stacked`], [`Error::Virtual`], [`Error::Network`].
+fn check_transport(sysfs: &Path, devices: &Path, target: &Path) -> Result<Vec<PathBuf>, Error> {
+    let path = target.to_owned();
+    let device = sysfs.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let below = sysfs.strip_prefix(devices).unwrap_or(sysfs);
+    let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
+    // Source: drivers/scsi/scsi_transport_iscsi.c (`session%u`), drivers/block/rbd.c (`rbd_root_dev`).
+    if parts.iter().any(|part| is_numbered(part, "session")) {
+        return Err(Error::Network { path, device, transport: "iSCSI" });
+    }
+    match parts.first().map(AsRef::as_ref) {
+        Some("virtual") => {}
+        Some("rbd") => return Err(Error::Network { path, device, transport: "Ceph" }),
+        _ => return Ok(vec![sysfs.to_owned()]),
+    }
+    match parts.get(1).map(AsRef::as_ref) {
+        Some("nvme-subsystem") => {}
+        Some("nvme-fabrics") => {
+            return Err(Error::Network { path, device, transport: "NVMe over fabrics" });
+        }
+        _ if has_slaves(sysfs) => return Err(Error::Stacked { path, device }),
+        // A disk's own name says more than its class, which is "block": loop0, zram1, nbd2.
+        kind => {
+            let disk = parts.get(2).map(AsRef::as_ref).unwrap_or_default();
+            let driver = disk.trim_end_matches(|c: char| c.is_ascii_digit());
+            let kind = if driver.is_empty() { kind.unwrap_or("virtual") } else { driver };
+            return Err(Error::Virtual { path, device, kind: kind.to_owned() });
+        }
+    }
+    // One disk by several controllers: each has a link in the directory of the subsystem.
+    // Source: drivers/nvme/host/core.c (`nvme_init_subsystem`).
+    let subsystem: PathBuf = devices.iter().chain(below.iter().take(3)).collect();
+    let links = fs::read_dir(&subsystem)
+        .map_err(|source| Error::Device { device: subsystem.clone(), source })?
+        .flatten()
+        .filter(|entry| is_numbered(&entry.file_name().to_string_lossy(), "nvme"));
+    let mut controllers = Vec::new();
+    for link in links.map(|entry| entry.path()) {
+        let found = fs::canonicalize(&link).map_err(|source| Error::Device { device: link, source })?;
+        if found.starts_with(devices.join("virtual/nvme-fabrics")) {
+            return Err(Error::Network { path, device, transport: "NVMe over fabrics" });
+        }
+        // The disk itself has a directory here, of the same name but for its namespace.
+        if !found.starts_with(&subsystem) {
+            controllers.push(found);
+        }
+    }
+    controllers.sort_unstable();
+    if controllers.is_empty() {
+        return Err(Error::Virtual { path, device, kind: "NVMe without controllers".to_owned() });
+    }
+    Ok(controllers)
+}
+
+/// Whether `name` is `prefix` and a number.
+fn is_numbered(name: &str, prefix: &str) -> bool {
+    let number = name.strip_prefix(prefix).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+}
+
 fn has_slaves(sysfs: &Path) -> bool {
     fs::read_dir(sysfs.join("slaves")).is_ok_and(|mut d| d.next().is_some())
 }
@@ -250,6 +337,75 @@ mod tests {
 
     fn mounts(text: &str) -> MountInfos {
         MountInfos::from_read(text.as_bytes()).unwrap()
+    }
+
+    /// A /sys/devices with these directories, and the answer for one of them.
+    fn transport(dirs: &[&str], disk: &str) -> Result<Vec<String>, Error> {
+        let root = tempfile::tempdir().unwrap();
+        let devices = root.path().canonicalize().unwrap();
+        for dir in dirs.iter().chain([&disk]) {
+            fs::create_dir_all(devices.join(dir)).unwrap();
+        }
+        let subsystem = devices.join("virtual/nvme-subsystem/nvme-subsys0");
+        for dir in dirs.iter().filter(|dir| subsystem.exists() && dir.contains("/nvme/")) {
+            let name = Path::new(dir).file_name().unwrap();
+            std::os::unix::fs::symlink(devices.join(dir), subsystem.join(name)).unwrap();
+        }
+        let found = check_transport(&devices.join(disk), &devices, Path::new("/var/crash"))?;
+        let below = |p: PathBuf| p.strip_prefix(&devices).unwrap().to_str().unwrap().to_owned();
+        Ok(found.into_iter().map(below).collect())
+    }
+
+    #[test]
+    fn local_disks_are_reached_by_their_own_parents() {
+        for disk in [
+            "pci0000:00/0000:00:03.0/virtio1/block/vda/vda1",
+            "pci0000:00/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/sda/sda2",
+            "pci0000:00/0000:01:00.0/nvme/nvme0/nvme0n1/nvme0n1p1",
+            "vbd-51712/block/xvda",
+        ] {
+            assert_eq!(transport(&[], disk).unwrap(), [disk]);
+        }
+    }
+
+    #[test]
+    fn a_multipath_nvme_disk_is_reached_by_all_its_controllers() {
+        let controllers = ["pci0000:00/0000:01:00.0/nvme/nvme0", "pci0000:00/0000:02:00.0/nvme/nvme1"];
+        let disk = "virtual/nvme-subsystem/nvme-subsys0/nvme0n1/nvme0n1p1";
+        assert_eq!(transport(&controllers, disk).unwrap(), controllers);
+        assert!(matches!(transport(&[], disk), Err(Error::Virtual { .. })));
+    }
+
+    #[test]
+    fn devices_without_hardware_are_refused_by_name() {
+        for kind in ["loop", "zram", "nbd", "drbd", "ram"] {
+            let disk = format!("virtual/block/{kind}0");
+            let error = transport(&[], &disk).unwrap_err();
+            assert!(matches!(&error, Error::Virtual { kind: k, .. } if k == kind), "{error}");
+            assert!(error.to_string().contains(&format!("{kind}0")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_device_with_slaves_is_stacked() {
+        let error = transport(&["virtual/block/dm-0/slaves/sda2"], "virtual/block/dm-0").unwrap_err();
+        assert!(matches!(&error, Error::Stacked { device, .. } if device == "dm-0"), "{error}");
+    }
+
+    #[test]
+    fn disks_behind_the_network_are_refused_as_such() {
+        let fabrics = "virtual/nvme-fabrics/ctl/nvme/nvme0";
+        for (dirs, disk) in [
+            (vec![], "platform/host2/session1/target2:0:0/2:0:0:0/block/sdb/sdb1"),
+            (vec![], "pci0000:00/0000:05:00.0/host3/session12/target3:0:0/3:0:0:0/block/sdc"),
+            (vec![], "virtual/nvme-fabrics/ctl/nvme0/nvme0n1"),
+            (vec![fabrics], "virtual/nvme-subsystem/nvme-subsys0/nvme0n1"),
+            (vec![], "rbd/0/block/rbd0"),
+        ] {
+            let error = transport(&dirs, disk).unwrap_err();
+            assert!(matches!(&error, Error::Network { .. }), "{disk}: {error}");
+            assert!(error.to_string().contains("needs the network"), "{error}");
+        }
     }
 
     #[test]
