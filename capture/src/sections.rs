@@ -82,7 +82,8 @@ impl Sections {
         let in_page = |v: &u64| (8..=PAGE_SIZE).contains(v);
         let entry_size = fact(info.size("mem_section").filter(in_page), "SIZE(mem_section)")?;
         let map_offset = fact(
-            info.offset("mem_section.section_mem_map").filter(|at| at + 8 <= entry_size),
+            info.offset("mem_section.section_mem_map")
+                .filter(|at| at.checked_add(8).is_some_and(|end| end <= entry_size)),
             "OFFSET(mem_section.section_mem_map)",
         )?;
         let number = |name: &str| info.number(name).and_then(|n| u64::try_from(n).ok());
@@ -208,6 +209,37 @@ fn read_what_is_there<M: PhysMem + ?Sized>(mem: &M, phys: PhysAddr, buf: &mut [u
         let piece = &mut buf[at..at + n];
         if mem.read(PhysAddr(here), piece).is_err() {
             piece.fill(0xff);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+    use alloc::vec;
+
+    fn sections(offset: u64, bits: u32, missing: &mut Vec<MissingFact>) -> Option<Sections> {
+        let info = VmcoreInfo::parse(
+            format!(
+                "SYMBOL(mem_section)=ffffffff84000000\nLENGTH(mem_section)=2048\nSIZE(mem_section)=16\n\
+                 OFFSET(mem_section.section_mem_map)={offset}\nNUMBER(SECTION_SIZE_BITS)={bits}\n\
+                 NUMBER(MAX_PHYSMEM_BITS)=46\nSYMBOL(init_top_pgt)=ffffffff82a10000\nNUMBER(phys_base)=0\n\
+                 SYMBOL(swapper_pg_dir)=ffffffff82a10000\n"
+            )
+            .as_bytes(),
+        );
+        let space = AddressSpace::new(&info, PhysAddr(1 << 30)).unwrap();
+        Sections::new(&info, space, 64, missing)
+    }
+
+    #[test]
+    fn a_field_outside_of_its_struct_is_a_missing_fact() {
+        assert!(sections(0, 27, &mut vec![]).is_some());
+        for offset in [9, u64::MAX - 7, u64::MAX] {
+            let mut missing = vec![];
+            assert!(sections(offset, 27, &mut missing).is_none());
+            assert_eq!(missing[0].fact, "OFFSET(mem_section.section_mem_map)");
         }
     }
 }
