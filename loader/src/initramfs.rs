@@ -116,11 +116,12 @@ pub struct Initramfs {
 /// The modules that `target` needs: drivers from its device up, then its file system, in load order.
 ///
 /// # Errors
-/// [`modules::Error::NotFound`] if the kernel has no such file system.
+/// [`modules::Error::NotFound`] if the kernel has no such file system, [`modules::Error::NoDriver`] if it
+/// has no driver for the disk.
 pub fn find_modules(tree: &Tree, target: &Target) -> Result<Vec<String>, modules::Error> {
     let mut names = Vec::new();
     for device in &target.sysfs {
-        names.extend(modules::devices::find_drivers(tree, device));
+        names.extend(modules::devices::find_drivers(tree, device)?);
     }
     // ext4 serves ext2 and ext3, by the alias under which the kernel itself asks for them.
     let alias = format!("fs-{}", target.fstype);

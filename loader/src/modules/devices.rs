@@ -8,36 +8,41 @@
 use std::fs;
 use std::path::Path;
 
-use super::Tree;
+use super::{Error, Tree};
 
 /// Longest chain that is believed; USB hubs behind PCI bridges make a dozen.
 const MAX_DEPTH: usize = 64;
 
 /// Names of the modules of `tree` that drive `device`, a directory under /sys/devices, and its
 /// parents, the outermost bus first.
-#[must_use]
-pub fn find_drivers(tree: &Tree, device: &Path) -> Vec<String> {
+///
+/// # Errors
+/// [`Error::NoDriver`] where a module that drives one of them now is none of `tree`.
+pub fn find_drivers(tree: &Tree, device: &Path) -> Result<Vec<String>, Error> {
     // Directories without uevent are no devices: `block`, and all above the bus.
     let chain: Vec<&Path> =
         device.ancestors().take(MAX_DEPTH).filter(|d| d.join("uevent").exists()).collect();
     let mut names: Vec<String> = Vec::new();
     for dir in chain.into_iter().rev() {
-        for name in drivers_of(tree, dir) {
+        for name in drivers_of(tree, dir)? {
             if !names.contains(&name) {
                 names.push(name);
             }
         }
     }
-    names
+    Ok(names)
 }
 
-fn drivers_of(tree: &Tree, dir: &Path) -> Vec<String> {
+fn drivers_of(tree: &Tree, dir: &Path) -> Result<Vec<String>, Error> {
     let driver = dir.join("driver");
     if !driver.exists() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let module = fs::canonicalize(driver.join("module")).ok();
-    let module = module.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
+    let module_dir = fs::canonicalize(driver.join("module")).ok();
+    let module = module_dir.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
+    if module.is_some_and(|m| tree.is_builtin(m)) {
+        return Ok(Vec::new());
+    }
     let found = module.map(|m| tree.find_alias(m)).unwrap_or_default();
     let found = if found.is_empty() {
         let alias = fs::read_to_string(dir.join("modalias")).unwrap_or_default();
@@ -45,7 +50,17 @@ fn drivers_of(tree: &Tree, dir: &Path) -> Vec<String> {
     } else {
         found
     };
-    found.into_iter().map(str::to_owned).collect()
+    // Only a loaded module has `initstate`. What is built in now and no module there is taken to be built in
+    // there too: modules.builtin lists only what could have been a module.
+    let is_loaded = module_dir.as_deref().is_some_and(|m| m.join("initstate").exists());
+    match module {
+        Some(module) if found.is_empty() && is_loaded => Err(Error::NoDriver {
+            module: module.to_owned(),
+            device: dir.to_owned(),
+            dir: tree.dir().to_owned(),
+        }),
+        _ => Ok(found.into_iter().map(str::to_owned).collect()),
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +68,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// Check that a virtio disk gives both its drivers, the one that is built in here by its modalias.
+    /// Check that a virtio disk gives both its drivers, the one that is built in here by its modalias,
+    /// and that a tree without one of them is refused.
     #[test]
     fn a_virtio_disk_needs_its_bus_and_its_driver() {
         let root = tempfile::tempdir().unwrap();
@@ -79,6 +95,19 @@ mod tests {
         symlink(root.path().join("bus/drivers/virtio-pci"), pci.join("driver")).unwrap();
         fs::write(pci.join("modalias"), "pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc00i00\n").unwrap();
 
-        assert_eq!(find_drivers(&tree, &part), ["virtio_pci", "virtio_blk"]);
+        assert_eq!(find_drivers(&tree, &part).unwrap(), ["virtio_pci", "virtio_blk"]);
+
+        // The tree of a kernel that has no such driver.
+        fs::write(lib.join("modules.dep"), "k/virtio_pci.ko:\n").unwrap();
+        let without = Tree::open(&lib).unwrap();
+        fs::write(root.path().join("module/virtio_blk/initstate"), "live\n").unwrap();
+        let error = find_drivers(&without, &part).unwrap_err();
+        let names = [&virtio, &lib].map(|path| path.display().to_string());
+        for name in names.iter().map(String::as_str).chain(["virtio_blk"]) {
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        // One that has it built in.
+        fs::write(lib.join("modules.builtin"), "kernel/drivers/block/virtio_blk.ko\n").unwrap();
+        assert_eq!(find_drivers(&Tree::open(&lib).unwrap(), &part).unwrap(), ["virtio_pci"]);
     }
 }

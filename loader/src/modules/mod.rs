@@ -50,6 +50,19 @@ pub enum Error {
         /// Where it was looked for.
         dir: PathBuf,
     },
+    /// A driver that is in use now is no module of this kernel, nor built in.
+    #[error(
+        "the disk needs the driver {module} (of {device}), but the modules in {dir} do not have it, nor is it \
+         built in there: the capture kernel would not find the disk", device = device.display(), dir = dir.display()
+    )]
+    NoDriver {
+        /// The module that drives it now.
+        module: String,
+        /// The device.
+        device: PathBuf,
+        /// Where the module was looked for.
+        dir: PathBuf,
+    },
     /// modules.dep names a dependency it does not list.
     #[error("modules.dep lists {needed} as needed by {by}, but has no line for it")]
     Dangling {
