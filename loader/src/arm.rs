@@ -163,7 +163,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     // No reservation comes before all else; with the image at hand, the size it needs can be told.
     let recommended = kernel.as_ref().ok().map(|(image, _)| {
         let initramfs = 8 << 20;
-        plan::recommended_bytes(image, initramfs, 2 * initramfs, 0)
+        plan::recommended_bytes(image, initramfs, 2 * initramfs, plan::top_of_ram(&machine))
     });
     preflight::check_reservation(&machine, recommended)?;
     if for_load {

@@ -21,12 +21,17 @@ const CONTROL_ROOM: u64 = MIB;
 /// value recommends 112 MiB for each.
 pub const RUN_ROOM: u64 = 40 * MIB;
 
-/// Bytes of crashkernel memory that this kernel with this initramfs can be expected to live in.
+/// Bitmaps of one bit per page frame that the capture program holds at once, up to the top of RAM.
+const NR_BITMAPS: u64 = 3;
+
+/// Bytes of crashkernel memory that this kernel with this initramfs can be expected to live in, to dump
+/// RAM up to `top_of_ram`.
 #[must_use]
 pub fn recommended_bytes(image: &BzImage, initramfs_len: u64, unpacked_len: u64, top_of_ram: u64) -> u64 {
     let need = control_room(top_of_ram) + image.alignment() + image.init_size() + initramfs_len;
     // crashkernel memory comes in multiples of 16 MiB.
-    (need + unpacked_len + RUN_ROOM).next_multiple_of(16 * MIB)
+    let bitmaps = NR_BITMAPS * top_of_ram.div_ceil(8 * PAGE_SIZE);
+    (need + unpacked_len + RUN_ROOM + bitmaps).next_multiple_of(16 * MIB)
 }
 
 /// Sizes of the segments, in whole pages, the kernel's excepted.
@@ -100,7 +105,9 @@ pub(super) fn control_room(top_of_ram: u64) -> u64 {
     CONTROL_ROOM + (top_of_ram.div_ceil(GIB) + top_of_ram.div_ceil(512 * GIB)) * PAGE_SIZE
 }
 
-pub(super) fn top_of_ram(machine: &Machine) -> u64 {
+/// The end of RAM, as an address.
+#[must_use]
+pub fn top_of_ram(machine: &Machine) -> u64 {
     machine.iomem.ram().last().map_or(0, |r| r.end().0)
 }
 

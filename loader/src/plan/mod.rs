@@ -29,8 +29,8 @@ use crate::machine::Machine;
 use crate::panic_image::PanicImage;
 use crate::{cmdline, elfcorehdr};
 
-use layout::{MIB, Sizes, elfcorehdr_room, lay_out, pages, top_of_ram};
-pub use layout::{RUN_ROOM, recommended_bytes};
+use layout::{MIB, Sizes, elfcorehdr_room, lay_out, pages};
+pub use layout::{RUN_ROOM, recommended_bytes, top_of_ram};
 pub(crate) use show::hex;
 pub use show::{PlanView, SegmentView, size_text};
 

@@ -215,6 +215,16 @@ fn equal_facts_give_equal_plans_and_a_plan_prints_every_segment() {
     assert_eq!(json["region"]["start"], "0x0000000008000000");
 }
 
+/// Check that the dump's bitmaps, 96 MiB for each TiB of RAM, are counted, and hardly for a small machine.
+#[test]
+fn more_ram_takes_more_memory_to_dump() {
+    let image = BzImage::parse(image(64 << 10, |h| h.init_size = (55 << 20).into())).unwrap();
+    let recommended = |ram: u64| recommended_bytes(&image, 4 * MIB, 8 * MIB, ram);
+    assert!(recommended(1 << 30) <= recommended(0) + 16 * MIB);
+    let more = recommended(4 << 40) - recommended(1 << 30);
+    assert!((4 * 96 * MIB..4 * 96 * MIB + 48 * MIB).contains(&more), "{more}");
+}
+
 #[test]
 fn a_machine_without_a_reservation_is_told_how_much() {
     let mut machine = machine(8 << 30, region(128, 256));
