@@ -175,7 +175,7 @@ impl Dump {
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
         match &self.body {
-            Body::Elf(core) => core.is_cut(),
+            Body::Elf(core) => core.is_marked_incomplete() || core.is_cut(),
             Body::Kdump(core) => core.info().is_incomplete || core.is_cut(),
         }
     }

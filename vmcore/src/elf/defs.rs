@@ -19,6 +19,8 @@ pub const PT_NOTE: u32 = 4;
 pub const PF_RWX: u32 = 7;
 /// `e_phnum` escape: the real count is `sh_info` of section header 0.
 pub const PN_XNUM: u16 = 0xffff;
+/// `e_flags` of a core that was never finished, as makedumpfile marks it (`elf_info.h`).
+pub const DUMP_ELF_INCOMPLETE: u32 = 1;
 /// `n_type` of a CPU's registers.
 pub const NT_PRSTATUS: u32 = 1;
 

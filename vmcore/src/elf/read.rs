@@ -10,7 +10,7 @@ use goblin::elf::{Elf, ProgramHeader};
 use goblin::error::Error as GoblinError;
 use kdump_arch_x86::{PhysAddr, PhysRange, VirtAddr};
 
-use crate::elf::defs::{EM_X86_64, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE};
+use crate::elf::defs::{DUMP_ELF_INCOMPLETE, EM_X86_64, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE};
 use crate::file::DumpFile;
 use crate::mem::{PhysMem, ReadError};
 
@@ -72,6 +72,7 @@ pub struct ElfCore {
     /// The PT_LOADs as the file has them.
     headers: Vec<Load>,
     notes: Vec<u8>,
+    is_marked_incomplete: bool,
 }
 
 /// Notes larger than this are not read: 8192 CPUs' registers and VMCOREINFO are 3 MB, device dumps
@@ -134,7 +135,8 @@ impl ElfCore {
         if loads.is_empty() {
             return Err(Error::NoMemory);
         }
-        Ok(Self { file, loads, headers, notes })
+        let is_marked_incomplete = header.e_flags & DUMP_ELF_INCOMPLETE != 0;
+        Ok(Self { file, loads, headers, notes, is_marked_incomplete })
     }
 
     /// The PT_LOADs as the file has them, in file order.
@@ -147,6 +149,12 @@ impl ElfCore {
     #[must_use]
     pub fn notes(&self) -> &[u8] {
         &self.notes
+    }
+
+    /// Whether its writer said that it was never finished.
+    #[must_use]
+    pub const fn is_marked_incomplete(&self) -> bool {
+        self.is_marked_incomplete
     }
 
     /// Whether the file ends before its last segment does: it was cut.

@@ -13,11 +13,9 @@ use std::vec::Vec;
 use kdump_arch_x86::{PAGE_SIZE, PhysRange, VirtAddr};
 use zerocopy::IntoBytes;
 
-use super::defs::{Ehdr, PF_RWX, PN_XNUM, PT_LOAD, PT_NOTE, Phdr};
+use super::defs::{DUMP_ELF_INCOMPLETE, Ehdr, PF_RWX, PN_XNUM, PT_LOAD, PT_NOTE, Phdr};
 use crate::sink::WriteAt;
 
-/// `e_flags` of a core that was never finished.
-const DUMP_ELF_INCOMPLETE: u32 = 1;
 /// Bytes of a section header; only the first exists, and only for its `sh_info`.
 const SHDR_SIZE: u64 = 64;
 
@@ -223,6 +221,19 @@ mod tests {
         // A core of nothing but excluded pages ends before its first page would.
         assert!(bytes.len() as u64 <= len);
         open(&bytes, &layout)
+    }
+
+    #[test]
+    fn an_unfinished_core_says_so() {
+        let segment =
+            Segment { phys: PhysRange::new(0x1000, 0x2000), virt: VirtAddr(0x1000), file_size: 0x1000 };
+        for unfinished in [true, false] {
+            let layout = Layout::plan(5, std::vec![segment]);
+            let mut w = ElfWriter::begin(Vec::new(), b"notes", &layout).unwrap();
+            w.push(&[7; 0x1000]).unwrap();
+            let core = open(&w.finish(unfinished).unwrap().0, &layout);
+            assert_eq!((core.is_marked_incomplete(), core.is_cut()), (unfinished, false));
+        }
     }
 
     fn open(bytes: &[u8], unique: &Layout) -> ElfCore {

@@ -235,14 +235,30 @@ impl KdumpFile {
     /// Whether the file ends before the data of its last page: it was cut, whatever its header says.
     #[must_use]
     pub fn is_cut(&self) -> bool {
+        if self.file.len() < self.descs_at {
+            return true; // within the bitmaps: which page would be the last is not known
+        }
         let Some(last) = self.dumped.ranges().last().map(|r| r.end().pfn().0 - 1) else { return false };
         if self.info.split.is_some_and(|(start, end)| !(start..end).contains(&last)) {
             return false; // another file of the set has it
         }
-        match self.desc(last) {
-            Ok(d) => d.offset.get().checked_add(d.size.get().into()).is_none_or(|end| end > self.file.len()),
-            Err(_) => true,
-        }
+        // Zero-filled pages share one, which is where the pages' bytes begin: they say nothing of the end.
+        const LOOKED_AT: u64 = 1 << 16;
+        let desc_size = size_of::<PageDesc>() as u64;
+        let nr = self.rank.rank(&self.dumped, last).saturating_sub(self.first_rank) + 1;
+        let from = nr.saturating_sub(LOOKED_AT);
+        // The numbers are as small as in `desc`.
+        let Ok(raw) = self.file.read_vec(self.descs_at + from * desc_size, (nr - from) * desc_size) else {
+            return true;
+        };
+        let shared = self.descs_at + nr * desc_size;
+        let ends = raw.chunks_exact(size_of::<PageDesc>()).rev().filter_map(|b| {
+            let d = PageDesc::read_from_bytes(b).ok()?;
+            Some((d.offset.get(), d.offset.get().checked_add(d.size.get().into())))
+        });
+        let is_beyond = |(at, end): (u64, Option<u64>)| at == 0 || end.is_none_or(|e| e > self.file.len());
+        let mut unshared = ends.clone().filter(|(at, _)| *at != shared);
+        unshared.next().or_else(|| ends.clone().next()).is_some_and(is_beyond)
     }
 
     /// The descriptor of a frame.

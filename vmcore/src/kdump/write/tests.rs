@@ -89,9 +89,11 @@ fn a_cut_file_yields_its_pages_or_an_error() {
             Ok(k) => {
                 let _ = k.read_u64(PhysAddr(0x2000));
                 let _ = k.read_u64(PhysAddr(70 * 4096));
+                assert!(k.is_cut(), "{cut}");
             }
         }
     }
+    assert!(!open(&whole).unwrap().is_cut());
     let k = open(&whole[..whole.len() - 1]).unwrap();
     assert!(matches!(k.read_u64(PhysAddr(0x2000)), Err(ReadError::Truncated { .. })));
 }
