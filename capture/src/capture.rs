@@ -116,6 +116,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Digests of the file, if asked for.
     pub digests: Vec<Piece>,
+    /// Whether the source itself was never finished, or was cut: then pages are missing that nothing names.
+    pub is_source_incomplete: bool,
     /// Time it took to decide.
     pub filter_time: Duration,
     /// Time it took to write.
@@ -125,10 +127,10 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Whether every page that was to be written was.
+    /// Whether every page that was to be written was, from a source that was complete.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
-        self.nr_lost == 0
+        self.nr_lost == 0 && !self.is_source_incomplete
     }
 }
 
@@ -152,14 +154,25 @@ pub fn capture(
     }
     let options = &options;
     let begin = Instant::now();
-    let plan = filter::plan(dump, dump.vmcoreinfo(), pages_of(dump)?, options.level);
+    let mut plan = filter::plan(dump, dump.vmcoreinfo(), pages_of(dump)?, options.level);
+    let is_source_incomplete = dump.is_incomplete();
+    if is_source_incomplete {
+        plan.troubles.push("the source is incomplete: it was never finished, or was cut".to_string());
+    }
     let filter_time = begin.elapsed();
     let workers =
         options.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
 
     let begin = Instant::now();
-    let mut tally =
-        Tally { progress, done: 0, total: plan.dumped.count(), zero: 0, nr_lost: 0, lost: vec![] };
+    let mut tally = Tally {
+        progress,
+        done: 0,
+        total: plan.dumped.count(),
+        zero: 0,
+        nr_lost: 0,
+        lost: vec![],
+        is_source_incomplete,
+    };
     let write = match options.format {
         OutputFormat::Kdump => write_kdump,
         OutputFormat::Elf => write_elf,
@@ -174,6 +187,7 @@ pub fn capture(
         plan,
         bytes,
         digests,
+        is_source_incomplete,
         filter_time,
         write_time: begin.elapsed(),
         workers: workers.get(),
@@ -188,9 +202,15 @@ struct Tally<'a> {
     zero: u64,
     nr_lost: u64,
     lost: Vec<(u64, ReadError)>,
+    is_source_incomplete: bool,
 }
 
 impl Tally<'_> {
+    /// Whether the dump is to keep its incomplete mark.
+    const fn has_gaps(&self) -> bool {
+        self.nr_lost > 0 || self.is_source_incomplete
+    }
+
     fn take(&mut self, chunk: &Chunk, bytes: u64) {
         self.done += chunk.pages.len() as u64;
         self.zero += chunk.pages.iter().filter(|p| **p == Page::Zero).count() as u64;
@@ -248,7 +268,7 @@ fn write_kdump(
     }
     let written = writer.position();
     let fail = |source| Error::Write { written, source };
-    let (_, len) = writer.finish(tally.nr_lost > 0).map_err(fail)?;
+    let (_, len) = writer.finish(tally.has_gaps()).map_err(fail)?;
     Ok((len, finish_digests(digests, out, data_at).map_err(fail)?))
 }
 
@@ -302,7 +322,7 @@ fn write_elf(
     let written = writer.position();
     let fail = |source| Error::Write { written, source };
     result.map_err(fail)?;
-    let (_, len) = writer.finish(tally.nr_lost > 0).map_err(fail)?;
+    let (_, len) = writer.finish(tally.has_gaps()).map_err(fail)?;
     Ok((len, finish_digests(digests, out, data_at).map_err(fail)?))
 }
 

@@ -35,7 +35,7 @@ pub struct Manifest<'a> {
     pub build_id: Option<&'a str>,
     /// When it crashed, seconds since 1970.
     pub crash_time: Option<i64>,
-    /// Whether every page that was to be written was.
+    /// Whether every page that was to be written was, from a source that was complete.
     pub complete: bool,
     /// Whether the file was opened again and the kernel log read from it as from the source; absent if
     /// that was not tried.

@@ -168,3 +168,24 @@ fn a_cut_source_is_dumped_as_far_as_it_goes() {
     assert_eq!(after.lost, summary.nr_lost);
     assert!(after.pages <= before.pages);
 }
+
+/// Check that the mark of an unfinished source goes on to what is made of it, though no page is lost.
+#[test]
+fn a_source_marked_incomplete_gives_a_marked_dump() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::linux_6_12();
+    let mut elf = machine.elf_core().bytes();
+    elf[48] |= 1; // e_flags
+    let mut kdump = machine.kdump().bytes();
+    kdump[0x1a8] |= 8; // status
+    for (name, bytes) in [("elf", elf), ("kdump", kdump)] {
+        let source = open(&dir, name, &bytes);
+        for format in [OutputFormat::Kdump, OutputFormat::Elf] {
+            let options = Options { format, ..Options::default() };
+            let (summary, written) = write(&source, &dir.path().join("out"), &options);
+            assert!(summary.nr_lost == 0 && !summary.is_complete(), "{name}");
+            assert!(written.is_incomplete(), "{name}");
+            assert!(summary.plan.troubles.iter().any(|t| t.contains("source is incomplete")), "{name}");
+        }
+    }
+}
