@@ -5,9 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kdump_analyze::Kernel;
 use kdump_analyze::log::Log;
-use kdump_analyze::report::Report;
 use kdump_capture::config::CaptureConfig;
 use kdump_capture::durable::{DurableFile, write_small};
 use kdump_capture::manifest::Manifest;
@@ -15,11 +13,10 @@ use kdump_capture::{DumpLevel, Error, Options, Progress, Summary};
 use kdump_vmcore::Dump;
 
 use crate::console::{self, say};
+use crate::triage;
 
-const SOURCE: &str = "/proc/vmcore";
-const LOG_NAME: &str = "dmesg.txt";
-/// What a serial line of 115200 baud takes ten seconds for.
-const CONSOLE_REPORT_MAX: usize = 100 << 10;
+/// The memory of the kernel that crashed.
+pub const SOURCE: &str = "/proc/vmcore";
 
 /// Writes everything to `dir`, as far as it goes.
 pub fn write_all(dir: &Path, config: &CaptureConfig) {
@@ -27,16 +24,11 @@ pub fn write_all(dir: &Path, config: &CaptureConfig) {
         Ok(dump) => dump,
         Err(e) => return say!("{SOURCE}: {e}: there is nothing to dump"),
     };
-    let mut log = None;
-    triage(&dump, |name, bytes| {
-        if name == LOG_NAME {
-            log = Some(bytes.to_vec());
-        }
-        match write_small(&dir.join(name), bytes) {
-            Ok(()) => say!("wrote {name}, {} bytes", bytes.len()),
-            Err(e) => say!("cannot write {name}: {e}"),
-        }
-    });
+    let log = read_log(&dump);
+    if let Some(log) = &log {
+        save(&dir.join("dmesg.txt"), log);
+    }
+    triage::run(Some(dir));
     let (mut options, complaints) = config.dump.options();
     for complaint in complaints {
         say!("{complaint}");
@@ -56,12 +48,18 @@ pub fn write_all(dir: &Path, config: &CaptureConfig) {
         Ok((summary, log_reads_back)) => {
             let mut manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
             manifest.log_reads_back = log_reads_back;
-            match write_small(&dir.join("manifest.json"), manifest.to_json().as_bytes()) {
-                Ok(()) => say!("wrote manifest.json"),
-                Err(e) => say!("cannot write manifest.json: {e}"),
-            }
+            save(&dir.join("manifest.json"), manifest.to_json().as_bytes());
         }
         Err(e) => say!("no complete dump: {e:#}; what was written of it is vmcore.partial"),
+    }
+}
+
+/// Writes a small file and says how that went.
+pub fn save(path: &Path, bytes: &[u8]) {
+    let name = path.file_name().unwrap_or(path.as_os_str()).display();
+    match write_small(path, bytes) {
+        Ok(()) => say!("wrote {name}, {} bytes", bytes.len()),
+        Err(e) => say!("cannot write {name}: {e}"),
     }
 }
 
@@ -71,45 +69,19 @@ fn is_full(e: &anyhow::Error) -> bool {
     matches!(e.downcast_ref(), Some(Error::Write { source, .. }) if full(source))
 }
 
-/// Prints the report, where nothing can be written.
-pub fn report_to_console() {
-    match Dump::open(Path::new(SOURCE)) {
-        Ok(dump) => triage(&dump, |name, bytes| {
-            if name == "report.txt" {
-                console::text(&String::from_utf8_lossy(bytes), CONSOLE_REPORT_MAX);
-            }
-        }),
-        Err(e) => say!("{SOURCE}: {e}"),
-    }
-}
-
-/// Finds out what happened and hands over the files that say so. A bug in the analysis must not cost
-/// the dump: it ends here.
-fn triage(dump: &Dump, mut put: impl FnMut(&str, &[u8])) {
-    let begin = Instant::now();
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        let info = dump.vmcoreinfo();
-        match (dump.kernel(), info) {
-            (Ok(mem), Some(info)) => match Log::read(&mem, info) {
-                Ok(log) => put(LOG_NAME, &log.to_text()),
-                Err(e) => say!("no kernel log: {e}"),
-            },
-            (Err(e), _) => say!("no kernel log: {e}"),
-            (Ok(_), None) => say!("no kernel log: no VMCOREINFO"),
-        }
-        match Kernel::open(dump) {
-            Ok(kernel) => {
-                let report = Report::build(&kernel);
-                put("report.json", report.to_json().as_bytes());
-                put("report.txt", report.to_text().as_bytes());
-            }
-            Err(e) => say!("no report: {e}"),
-        }
+/// The kernel log, if it can be read. A bug in reading it must not cost the dump: it ends here.
+fn read_log(dump: &Dump) -> Option<Vec<u8>> {
+    let result = catch_unwind(AssertUnwindSafe(|| -> Result<Vec<u8>, String> {
+        let mem = dump.kernel().map_err(|e| e.to_string())?;
+        let info = dump.vmcoreinfo().ok_or("no VMCOREINFO")?;
+        Ok(Log::read(&mem, info).map_err(|e| e.to_string())?.to_text())
     }));
     match result {
-        Ok(()) => say!("triage took {:.2} s", begin.elapsed().as_secs_f64()),
-        Err(_) => say!("triage ended in a bug; the dump follows"),
+        Ok(Ok(log)) => return Some(log),
+        Ok(Err(e)) => say!("no kernel log: {e}"),
+        Err(_) => say!("no kernel log: a bug in reading it"),
     }
+    None
 }
 
 /// Writes the dump; says what it holds, and whether `log` could be read from it again.
@@ -167,7 +139,7 @@ fn reads_back(path: &Path, log: &[u8]) -> bool {
 }
 
 /// The most memory this process held, as the kernel words it.
-fn peak_memory() -> Option<String> {
+pub fn peak_memory() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     Some(line.trim().to_string())

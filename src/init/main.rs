@@ -5,7 +5,8 @@
 //! to the next best thing, a panic in any of them ends in the same last step, and a watchdog takes
 //! it when nothing moves any more. A last step that gets stuck is cut short by an emergency restart. A
 //! stuck console is given up. Small and certain things are written first: the log, the report, then
-//! the dump.
+//! the dump. The report is made by a child, this same program, which may be killed or run out of
+//! memory without harm to the dump.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ mod dump;
 mod end;
 mod system;
 mod target;
+mod triage;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -25,6 +27,11 @@ use crate::end::Action;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
+        let mut args = std::env::args_os().skip(1);
+        if args.next().is_some_and(|role| role == triage::ROLE) {
+            std::panic::set_hook(Box::new(|info| say!("a bug in triage: {info}")));
+            return triage::child_main(args);
+        }
         eprintln!("kdump-init: is the first program of a capture kernel and restarts the machine when done");
         eprintln!("kdump-init: it is not meant to be run by hand; see `kdump-rs capture`");
         return ExitCode::from(2);
@@ -69,7 +76,7 @@ fn run(config: &CaptureConfig) {
         Err(e) => {
             say!("no place for the dump: {e:#}");
             // The report is small enough for the console, which somebody may be recording.
-            dump::report_to_console();
+            triage::run(None);
         }
     }
 }
