@@ -121,10 +121,12 @@ pub enum Answer {
 /// Decides by the number of failures so far, this one included: each answer needs less of the program
 /// than the one before, so a failure that repeats itself comes to an end.
 pub fn answer(nr_failures: u32) -> Answer {
-    match nr_failures {
-        0..=REPORTED_FAILURES => Answer::Report,
-        ..=RESET_FAILURES => Answer::Reset,
-        _ => Answer::TripleFault,
+    if nr_failures <= REPORTED_FAILURES {
+        Answer::Report
+    } else if nr_failures <= RESET_FAILURES {
+        Answer::Reset
+    } else {
+        Answer::TripleFault
     }
 }
 
