@@ -165,11 +165,15 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         let initramfs = 8 << 20;
         plan::recommended_bytes(image, initramfs, 2 * initramfs, plan::top_of_ram(&machine))
     });
+    preflight::check_panic_path(&machine)?;
     preflight::check_reservation(&machine, recommended)?;
     if for_load {
         preflight::check_permission(&machine)?;
     }
     let (image, kernel) = kernel?;
+    if machine.has_5_level_paging() {
+        image.check_5_level_paging().map_err(|source| Error::Image { path: kernel.clone(), source })?;
+    }
     let (kernel_file, capture) = thread::scope(|scope| {
         // Digests are most of the work; the kernel's is computed meanwhile.
         let digest = scope.spawn(|| file_id("kernel image", &kernel, image.kernel_sha256()));

@@ -8,8 +8,8 @@
 use std::sync::OnceLock;
 
 use kdump_arch_x86::bootparam::{
-    BOOT_FLAG, HEADER_MAGIC, LOADED_HIGH, SETUP_HEADER_OFFSET, SetupHeader, XLF_CAN_BE_LOADED_ABOVE_4G,
-    XLF_KERNEL_64,
+    BOOT_FLAG, HEADER_MAGIC, LOADED_HIGH, SETUP_HEADER_OFFSET, SetupHeader, XLF_5LEVEL,
+    XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64,
 };
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
 use sha2::{Digest as _, Sha256};
@@ -167,6 +167,23 @@ impl BzImage {
         Ok(Self { header, file, kernel_start: start, version, sha256: OnceLock::new() })
     }
 
+    /// Checks that the image's 64-bit entry can be reached with 5-level page tables in force: without the
+    /// flag it would take them for 4-level ones.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]. Source: arch/x86/kernel/kexec-bzimage64.c (`bzImage64_probe`).
+    pub fn check_5_level_paging(&self) -> Result<(), Error> {
+        let flags = self.header.xloadflags.get();
+        if flags & XLF_5LEVEL != 0 {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            field: "xloadflags",
+            value: flags.into(),
+            problem: "the running kernel uses 5-level page tables, this one cannot be entered with them",
+        })
+    }
+
     /// The image's setup header, to be copied into boot_params.
     #[must_use]
     pub fn header(&self) -> &SetupHeader {
@@ -297,6 +314,14 @@ pub(crate) mod tests {
         assert!(matches!(fixed, Error::Unsupported { field: "relocatable_kernel", value: 0, .. }));
         let magic = BzImage::parse(image(4096, |h| h.header = 0.into())).unwrap_err();
         assert!(matches!(magic, Error::Magic { field: "header", value: 0, .. }));
+    }
+
+    #[test]
+    fn a_kernel_that_knows_only_4_levels_says_so() {
+        assert_eq!(BzImage::parse(image(4096, |_| {})).unwrap().check_5_level_paging(), Ok(()));
+        let old = BzImage::parse(image(4096, |h| h.xloadflags = 0x1f.into())).unwrap();
+        let error = old.check_5_level_paging().unwrap_err();
+        assert!(matches!(error, Error::Unsupported { field: "xloadflags", value: 0x1f, .. }), "{error}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use kdump_arch_x86::bootparam::{BootParams, E820Type};
@@ -22,6 +23,12 @@ const MAX_CPUS: u32 = 8192;
 
 /// CAP_SYS_BOOT, include/uapi/linux/capability.h.
 const CAP_SYS_BOOT: u32 = 22;
+
+/// What kind of encrypted guest this is, arch/x86/include/asm/msr-index.h.
+const MSR_AMD64_SEV: u64 = 0xc001_0131;
+/// Its bits for encrypted register state and for nested paging that the host cannot change.
+const SEV_STATUS_ES: u64 = 1 << 1;
+const SEV_STATUS_SNP: u64 = 1 << 2;
 
 /// What the running system says of itself.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +68,10 @@ pub struct Machine {
     pub kernel_map: KernelMap,
     /// APIC ID of the boot CPU.
     pub boot_apic_id: Option<u32>,
+    /// Flags of CPU 0, as /proc/cpuinfo has them.
+    pub cpu_flags: Vec<String>,
+    /// MSR SEV_STATUS, where it can be read.
+    pub sev_status: Option<u64>,
     /// Lockdown level; `None` where securityfs is not mounted.
     pub lockdown: Option<Lockdown>,
     /// The sysctl kernel.kexec_load_disabled.
@@ -98,6 +109,7 @@ impl Machine {
         let text = |path: &str| fs::read_to_string(at(path)).ok();
         let number = |path: &str| sysfs::parse_decimal(&text(path)?);
 
+        let cpuinfo = text("proc/cpuinfo").unwrap_or_default();
         let iomem_path = at("proc/iomem");
         let iomem = fs::read(&iomem_path).map_err(|source| Error::Read { path: iomem_path, source })?;
         let iomem = Iomem::parse(&iomem)?;
@@ -109,7 +121,7 @@ impl Machine {
 
         Ok(Self {
             release: text("proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-            boot_id: text("proc/sys/kernel/random/boot_id").map(|t| t.trim().to_owned()),
+            boot_id: boot_id(root),
             cmdline: text("proc/cmdline").unwrap_or_default().trim().to_owned(),
             firmware_map: read_firmware_map(&at("sys/firmware/memmap")),
             cma_ranges: text("sys/kernel/kexec_crash_cma_ranges")
@@ -127,7 +139,9 @@ impl Machine {
             rsdp: rsdp.or_else(|| sysfs::parse_efi_systab(&text("sys/firmware/efi/systab")?)),
             boot_params,
             kernel_map: read_kernel_map(root, iomem.kernel_code().map(PhysRange::start)),
-            boot_apic_id: text("proc/cpuinfo").and_then(|t| sysfs::parse_boot_apic_id(&t)),
+            boot_apic_id: sysfs::parse_boot_apic_id(&cpuinfo),
+            cpu_flags: sysfs::parse_cpu_flags(&cpuinfo),
+            sev_status: read_msr(&at("dev/cpu/0/msr"), MSR_AMD64_SEV),
             lockdown: text("sys/kernel/security/lockdown").and_then(|t| sysfs::parse_lockdown(&t)),
             is_load_disabled: number("proc/sys/kernel/kexec_load_disabled") == Some(1),
             load_limit: text("proc/sys/kernel/kexec_load_limit_panic").and_then(|t| t.trim().parse().ok()),
@@ -135,6 +149,56 @@ impl Machine {
             iomem,
         })
     }
+}
+
+impl Machine {
+    /// Whether CPU 0 has a flag of /proc/cpuinfo.
+    #[must_use]
+    pub fn has_cpu_flag(&self, flag: &str) -> bool {
+        self.cpu_flags.iter().any(|f| f == flag)
+    }
+
+    /// Whether the running kernel uses 5-level page tables: it clears the flag where it does not.
+    ///
+    /// Source: arch/x86/kernel/cpu/common.c (`early_identify_cpu`).
+    #[must_use]
+    pub fn has_5_level_paging(&self) -> bool {
+        self.has_cpu_flag("la57")
+    }
+
+    /// What this machine is called if it is a guest where CPUID and port I/O raise #VC or #VE.
+    ///
+    /// A host that can run SEV guests has their flags too, hence `hypervisor`; the MSR, where it can be
+    /// read, knows for certain. Source: arch/x86/kernel/cpu/amd.c (`early_detect_mem_encrypt`).
+    #[must_use]
+    pub fn encrypted_guest(&self) -> Option<&'static str> {
+        if self.has_cpu_flag("tdx_guest") {
+            return Some("TDX");
+        }
+        if !self.has_cpu_flag("hypervisor") {
+            return None;
+        }
+        let is_guest =
+            |flag, bit| self.sev_status.map_or(self.has_cpu_flag(flag), |status| status & bit != 0);
+        if is_guest("sev_snp", SEV_STATUS_SNP) {
+            Some("SEV-SNP")
+        } else {
+            is_guest("sev_es", SEV_STATUS_ES).then_some("SEV-ES")
+        }
+    }
+}
+
+fn read_msr(device: &Path, msr: u64) -> Option<u64> {
+    let mut value = [0; 8];
+    File::open(device).and_then(|file| file.read_exact_at(&mut value, msr)).ok()?;
+    Some(u64::from_le_bytes(value))
+}
+
+/// Re-reads this boot's id.
+#[must_use]
+pub fn boot_id(root: &Path) -> Option<String> {
+    let text = fs::read_to_string(root.join("proc/sys/kernel/random/boot_id")).ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Re-reads whether a capture kernel is loaded.
@@ -213,6 +277,7 @@ mod tests {
         write("proc/iomem", SAMPLE);
         write("proc/cmdline", "console=ttyS0 crashkernel=256M\n");
         write("proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\n");
+        write("proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu la57 sev_es\n");
         write("sys/kernel/kexec_crash_size", "268435456\n");
         write("sys/kernel/vmcoreinfo", "0x000000000487a000 1024\n");
         write("sys/devices/system/cpu/cpu1/crash_notes", "1f72d5c0\n");
@@ -226,6 +291,7 @@ mod tests {
         assert_eq!(machine.crash_notes.iter().map(|n| n.0).collect::<Vec<_>>(), [0, 1]);
         assert!(machine.has_crash_hotplug && machine.has_cap_sys_boot);
         assert_eq!(machine.is_crash_loaded, None);
+        assert!(machine.has_5_level_paging() && machine.encrypted_guest().is_none());
         assert_eq!(machine.kernel_map, KernelMap::default());
     }
 
@@ -233,6 +299,21 @@ mod tests {
     fn a_machine_without_iomem_is_an_error_with_the_path() {
         let error = Machine::read(Path::new("/nonexistent")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/proc/iomem"), "{error}");
+    }
+
+    #[test]
+    fn an_encrypted_guest_is_told_from_a_host_that_can_run_one() {
+        let guest = |flags: &str, sev_status| {
+            let cpu_flags = flags.split(' ').map(str::to_owned).collect();
+            Machine { cpu_flags, sev_status, ..Machine::default() }.encrypted_guest()
+        };
+        assert_eq!(guest("sme sev sev_es sev_snp", None), None);
+        assert_eq!(guest("hypervisor sev", None), None);
+        assert_eq!(guest("hypervisor sev sev_es", None), Some("SEV-ES"));
+        assert_eq!(guest("hypervisor sev sev_es sev_snp", None), Some("SEV-SNP"));
+        assert_eq!(guest("hypervisor sev sev_es sev_snp", Some(0b011)), Some("SEV-ES"));
+        assert_eq!(guest("hypervisor sev sev_es sev_snp", Some(0)), None);
+        assert_eq!(guest("hypervisor tdx_guest", None), Some("TDX"));
     }
 
     #[test]

@@ -43,6 +43,15 @@ pub enum Error {
         /// A size that would do.
         megabytes: u64,
     },
+    /// The panic path cannot run here.
+    #[error(
+        "this is a {kind} guest: after a panic, CPUID and port I/O raise exceptions that only the crashed kernel \
+         could handle, so the capture kernel would not be reached; such guests cannot be armed, so far"
+    )]
+    EncryptedGuest {
+        /// SEV-ES and the like.
+        kind: &'static str,
+    },
     /// kexec_load(2) would be refused.
     #[error(transparent)]
     Refused(#[from] syscall::Error),
@@ -74,6 +83,14 @@ pub fn check_reservation(machine: &Machine, recommended: Option<u64>) -> Result<
     })
 }
 
+/// Checks that the panic path can run on this machine.
+///
+/// # Errors
+/// [`Error::EncryptedGuest`].
+pub fn check_panic_path(machine: &Machine) -> Result<(), Error> {
+    machine.encrypted_guest().map_or(Ok(()), |kind| Err(Error::EncryptedGuest { kind }))
+}
+
 /// Predicts EPERM: capability, sysctls, lockdown.
 ///
 /// # Errors
@@ -98,6 +115,14 @@ mod tests {
     #[test]
     fn a_reservation_passes() {
         assert!(check_reservation(&machine(SAMPLE), None).is_ok());
+    }
+
+    #[test]
+    fn an_encrypted_guest_is_refused_by_its_name() {
+        let mut machine = machine(SAMPLE);
+        assert!(check_panic_path(&machine).is_ok());
+        machine.cpu_flags = vec!["tdx_guest".into()];
+        assert!(check_panic_path(&machine).unwrap_err().to_string().contains("TDX guest"));
     }
 
     #[test]

@@ -82,6 +82,14 @@ pub fn parse_boot_apic_id(cpuinfo: &str) -> Option<u32> {
     field.trim_start().strip_prefix(':')?.trim().parse().ok()
 }
 
+/// Flags of the first CPU, from /proc/cpuinfo.
+#[must_use]
+pub fn parse_cpu_flags(cpuinfo: &str) -> Vec<String> {
+    let line = cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|key| key.trim_end() == "flags"));
+    let flags = line.and_then(|l| l.split_once(':')).map_or("", |(_, flags)| flags);
+    flags.split_whitespace().map(str::to_owned).collect()
+}
+
 /// A decimal number alone in its file.
 #[must_use]
 pub fn parse_decimal(text: &str) -> Option<u64> {
@@ -118,6 +126,13 @@ mod tests {
         assert_eq!(parse_lockdown("[none] integrity confidentiality\n"), Some(Lockdown::None));
         assert_eq!(parse_lockdown("none [integrity] confidentiality\n"), Some(Lockdown::Integrity));
         assert_eq!(parse_lockdown("none\n"), None);
+    }
+
+    #[test]
+    fn cpu_flags_are_not_those_of_vmx() {
+        let cpuinfo = "processor\t: 0\nflags\t\t: fpu la57\nvmx flags\t: vnmi\nflags\t\t: other\n";
+        assert_eq!(parse_cpu_flags(cpuinfo), ["fpu", "la57"]);
+        assert!(parse_cpu_flags("").is_empty());
     }
 
     #[test]
