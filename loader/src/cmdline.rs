@@ -27,7 +27,7 @@ const DEFAULTS: [&str; 10] = [
 ];
 
 /// Parameters of the production system that would hurt or mean nothing in the capture kernel.
-const DROPPED: [&str; 36] = [
+const DROPPED: [&str; 48] = [
     "BOOT_IMAGE",
     "initrd",
     "crashkernel",
@@ -64,7 +64,24 @@ const DROPPED: [&str; 36] = [
     "trace_buf_size",
     "oops",
     "crash_kexec_post_notifiers",
+    // Would leave kdump-init out, or wait for a debugger.
+    "noinitrd",
+    "kgdbwait",
+    "kgdboc",
+    // Take memory or time that there is little of.
+    "reserve_mem",
+    "memtest",
+    "dhash_entries",
+    "ihash_entries",
+    "thash_entries",
+    "page_owner",
+    "slub_debug",
+    "slab_debug",
+    "debug_pagealloc",
 ];
+
+/// Prefixes of such parameters: most are for user space, `sysctl.` sets what fits another machine size.
+const DROPPED_PREFIXES: [&str; 7] = ["rd.", "systemd.", "luks.", "ds=", "cloud-init", "sysctl.", "sysctl/"];
 
 /// A command line that does not fit the image.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -130,10 +147,8 @@ pub fn consoles(cmdline: &str) -> Vec<&str> {
 }
 
 fn is_dropped(word: &str) -> bool {
-    let name = name(word);
-    // Parameters of the production system's user space: rd.lvm.lv=, systemd.unit=, luks.uuid= ...
-    DROPPED.contains(&name.as_str())
-        || ["rd.", "systemd.", "luks.", "ds=", "cloud-init"].iter().any(|p| word.starts_with(p))
+    let plain = word.trim_matches('"');
+    DROPPED.contains(&name(word).as_str()) || DROPPED_PREFIXES.iter().any(|p| plain.starts_with(p))
 }
 
 /// The part before `=`, with `-` as `_`: the kernel takes the two for equal in names.
@@ -181,6 +196,18 @@ mod tests {
         let text = build("pci=nomsi", &additions("nr_cpus=4 pci=off"), 2047).unwrap();
         assert!(!text.contains("nr_cpus=1") && !text.contains("nomsi"), "{text}");
         assert!(text.ends_with("nr_cpus=4 pci=off"), "{text}");
+    }
+
+    #[test]
+    fn what_takes_memory_or_waits_for_a_person_goes() {
+        let gone = "noinitrd kgdbwait kgdboc=ttyS0 reserve_mem=12M:4096:trace memtest=4 dhash_entries=1 \
+                    ihash_entries=1 thash_entries=1 page_owner=on slub_debug=FZ slab-debug debug_pagealloc=on \
+                    sysctl.vm.min_free_kbytes=900000 \"sysctl.kernel.core_pattern=|/x y\"";
+        let text = build(gone, &additions("sysctl.kernel.printk=7"), 2047).unwrap();
+        for word in split_words(gone) {
+            assert!(!text.contains(word), "{word} in {text}");
+        }
+        assert!(text.ends_with(" sysctl.kernel.printk=7"), "{text}");
     }
 
     #[test]
