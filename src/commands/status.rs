@@ -12,6 +12,10 @@ use crate::exit::Exit;
 
 /// Arguments.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "The kernel tells whether an image is loaded, not which or who loaded it. What was armed is read \
+from /run/kdump-rs/armed.json, which another program that loads an image since leaves as it is."
+)]
 pub struct Args {
     /// Print JSON
     #[arg(long)]
@@ -25,7 +29,16 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let is_armed = loaded == Some(true);
     let state = match State::read(root) {
         // A state of something that is not loaded any more says nothing.
-        Ok(state) => state.filter(|_| is_armed),
+        Ok(state) => state.filter(|_| is_armed).filter(|state| {
+            let is_ours = is_of_this_boot(&state.boot_id, machine::boot_id(root).as_deref());
+            if !is_ours {
+                eprintln!(
+                    "kdump-rs: {} is of another boot, and tells nothing about this one",
+                    state::STATE_PATH
+                );
+            }
+            is_ours
+        }),
         Err(error) => {
             eprintln!("kdump-rs: {} cannot be used: {error}", state::STATE_PATH);
             None
@@ -47,12 +60,20 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
                 "not armed: this kernel has no crash kexec (no /sys/kernel/kexec_crash_loaded)".to_owned()
             }
             (Some(false), _) => "not armed: no capture kernel is loaded".to_owned(),
-            (Some(true), None) => "armed, but not by this program: a capture kernel is loaded".to_owned(),
+            (Some(true), None) => {
+                "armed, but not by this program in this boot: a capture kernel is loaded".to_owned()
+            }
             (Some(true), Some(state)) => describe(state, &changes),
         }
     };
     writeln!(io::stdout(), "{text}")?;
     Ok(if is_armed { Exit::Complete } else { Exit::Gaps })
+}
+
+/// A loaded image does not outlive its boot; a file in /run might, where /run is no tmpfs or was copied.
+fn is_of_this_boot(armed_in: &str, boot_id: Option<&str>) -> bool {
+    // Without /proc, on either side, nothing can be said.
+    armed_in.is_empty() || boot_id.is_none_or(|id| id == armed_in)
 }
 
 fn describe(state: &State, changes: &[String]) -> String {
@@ -80,5 +101,17 @@ fn age_text(seconds: u64) -> String {
         120..7200 => format!("{} min ago", seconds / 60),
         7200..172_800 => format!("{} h ago", seconds / 3600),
         _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_another_boot_is_told_from_ours() {
+        assert!(is_of_this_boot("b4bb3a2f", Some("b4bb3a2f")));
+        assert!(!is_of_this_boot("b4bb3a2f", Some("3a2fb4bb")));
+        assert!(is_of_this_boot("b4bb3a2f", None) && is_of_this_boot("", Some("b4bb3a2f")));
     }
 }
