@@ -72,6 +72,19 @@ pub fn plan_memory_map(machine: &Machine, kept_from_ram: &[PhysRange]) -> Vec<Me
     join_equal_neighbours(map)
 }
 
+/// Makes the map fit boot_params by leaving out the smallest reserved ranges; returns how many.
+///
+/// What is neither RAM nor reserved is not used by the kernel either, unless a device is put there; ACPI
+/// tables and the like it looks at. A map that is still too long is for [`build`] to refuse.
+pub fn drop_reserved(map: &mut Vec<MemoryMapEntry>) -> usize {
+    let surplus = map.len().saturating_sub(E820_MAX_ENTRIES_ZEROPAGE);
+    let mut reserved: Vec<_> = map.iter().filter(|e| e.kind == E820Type::RESERVED).map(|e| e.range).collect();
+    reserved.sort_unstable_by_key(|range| range.len());
+    reserved.truncate(surplus);
+    map.retain(|e| e.kind != E820Type::RESERVED || !reserved.contains(&e.range));
+    reserved.len()
+}
+
 fn join_equal_neighbours(map: Vec<MemoryMapEntry>) -> Vec<MemoryMapEntry> {
     let mut joined: Vec<MemoryMapEntry> = Vec::with_capacity(map.len());
     for entry in map {
@@ -189,6 +202,27 @@ mod tests {
         assert_eq!((params.hdr.ramdisk_size.get(), params.ext_ramdisk_size.get()), (0x7f_f123, 0));
         assert_eq!(params.e820_entries as usize, map.len());
         assert_eq!((params.sentinel, params.hdr.type_of_loader), (0, 0xd0));
+    }
+
+    /// Check that the smallest reserved entries go, and nothing else ever does.
+    #[test]
+    fn a_map_that_is_too_long_loses_its_smallest_reserved_entries() {
+        let entry = |i: u64, kind| {
+            let len = if kind == E820Type::RESERVED { 0x1000 * (i % 40 + 1) } else { 0x800 };
+            MemoryMapEntry { range: PhysRange::new(i << 20, (i << 20) + len), kind }
+        };
+        let kinds = [E820Type::RAM, E820Type::ACPI, E820Type::NVS, E820Type::RESERVED, E820Type::RESERVED];
+        let whole: Vec<_> = (0..140).map(|i| entry(i, kinds[i as usize % 5])).collect();
+        let mut map = whole.clone();
+        assert_eq!((drop_reserved(&mut map), map.len()), (12, 128));
+        let lost: Vec<_> = whole.iter().filter(|e| !map.contains(e)).collect();
+        let largest = lost.iter().map(|e| e.range.len()).max().unwrap();
+        assert!(lost.iter().all(|e| e.kind == E820Type::RESERVED));
+        assert!(map.iter().all(|e| e.kind != E820Type::RESERVED || e.range.len() >= largest));
+        assert_eq!(drop_reserved(&mut map), 0);
+
+        let mut ram: Vec<_> = (0..130).map(|i| entry(i, E820Type::RAM)).collect();
+        assert_eq!((drop_reserved(&mut ram), ram.len()), (0, 130));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod tests;
 
 use std::borrow::Cow;
 
-use kdump_arch_x86::bootparam::ENTRY_64_OFFSET;
+use kdump_arch_x86::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, ENTRY_64_OFFSET};
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange, range};
 use kdump_panic_kernel::handoff::{Console, Entry, Handoff, HandoffError, Policy};
 use sha2::{Digest as _, Sha256};
@@ -182,7 +182,8 @@ pub fn plan<'a>(request: &Request<'a>) -> Result<LoadPlan<'a>, Error> {
         },
         image.cmdline_size(),
     )?;
-    let memory_map = boot_params::plan_memory_map(machine, &[layout.elfcorehdr]);
+    let mut memory_map = boot_params::plan_memory_map(machine, &[layout.elfcorehdr]);
+    let nr_dropped = boot_params::drop_reserved(&mut memory_map);
     let pointers = Pointers {
         cmdline: layout.cmdline.start(),
         initramfs: PhysRange::new(
@@ -237,7 +238,7 @@ pub fn plan<'a>(request: &Request<'a>) -> Result<LoadPlan<'a>, Error> {
         memory_map,
         cmdline,
         flags: KEXEC_ON_CRASH | if is_updated { KEXEC_UPDATE_ELFCOREHDR } else { 0 },
-        warnings: warnings(request, layout.region),
+        warnings: warnings(request, layout.region, nr_dropped),
     })
 }
 
@@ -294,8 +295,14 @@ fn checked<'a>(
     Segment { tag, purpose, range, bytes, sha256 }
 }
 
-fn warnings(request: &Request<'_>, region: PhysRange) -> Vec<String> {
+fn warnings(request: &Request<'_>, region: PhysRange, nr_dropped: usize) -> Vec<String> {
     let mut warnings = Vec::new();
+    if nr_dropped > 0 {
+        warnings.push(format!(
+            "boot_params holds {E820_MAX_ENTRIES_ZEROPAGE} memory ranges: the {nr_dropped} smallest reserved ones \
+             were left out of the capture kernel's memory map"
+        ));
+    }
     let packed = request.initramfs.len() as u64;
     let wanted = recommended_bytes(request.image, packed, request.unpacked_len, top_of_ram(request.machine));
     let have: u64 = request.machine.iomem.crash_kernel().iter().map(|r| r.len()).sum();

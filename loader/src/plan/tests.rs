@@ -215,6 +215,19 @@ fn equal_facts_give_equal_plans_and_a_plan_prints_every_segment() {
     assert_eq!(json["region"]["start"], "0x0000000008000000");
 }
 
+#[test]
+fn firmware_with_very_many_reserved_ranges_is_warned_of_not_refused() {
+    let region = region(128, 256);
+    let mut machine = machine(8 << 30, region);
+    let reserved = (0..200).map(|i| PhysRange::new((16 << 30) + (i << 20), (16 << 30) + (i << 20) + 0x1000));
+    machine.firmware_map = reserved.map(|r| (r, kdump_arch_x86::bootparam::E820Type::RESERVED)).collect();
+    let inputs = Inputs::new(55 << 20, 4096);
+    let plan = inputs.plan(&machine).unwrap();
+    assert_loadable(&plan, &machine);
+    assert_eq!(plan.memory_map.len(), 128);
+    assert!(plan.warnings.iter().any(|w| w.contains("reserved ones were left out")), "{:?}", plan.warnings);
+}
+
 /// Check that the dump's bitmaps, 96 MiB for each TiB of RAM, are counted, and hardly for a small machine.
 #[test]
 fn more_ram_takes_more_memory_to_dump() {
