@@ -1,4 +1,4 @@
-//! Building the capture initramfs: kdump-init, drivers, configuration, two device nodes.
+//! Building the capture initramfs: kdump-init, drivers, configuration, three device nodes.
 //!
 //! Generated from a list, nothing is copied from the system's own initramfs, so it is a few MB. It
 //! is unpacked into memory that the capture kernel is short of, hence packed with gzip (which every
@@ -151,6 +151,8 @@ pub fn build(
     // The kernel opens /dev/console for init before anything is mounted.
     archive.node("dev/console", 0o600, 5, 1)?;
     archive.node("dev/null", 0o666, 1, 3)?;
+    // Where kdump-init's own lines go before devtmpfs is there.
+    archive.node("dev/kmsg", 0o600, 1, 11)?;
     archive.file("init", 0o755, init)?;
     config.modules.clear();
     for path in &modules {
@@ -208,12 +210,8 @@ mod tests {
         std::fs::write(dir.path().join("k/virtio_blk.ko.zst"), module).unwrap();
         let tree = Tree::open(dir.path()).unwrap();
 
-        // This test program is linked as kdump-init is.
+        // This test program is linked as kdump-init is: .cargo/config.toml makes all static.
         let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        if let Err(error) = check_init(&init) {
-            eprintln!("skipped: {error}");
-            return;
-        }
         let built = build(&init, &tree, vec!["k/virtio_blk.ko.zst".into()], config()).unwrap();
         assert_eq!(built.config.modules, ["lib/modules/virtio_blk.ko"]);
         let mut plain = Vec::new();
@@ -221,6 +219,7 @@ mod tests {
         assert_eq!(plain.len() as u64, built.unpacked_len);
         let has = |needle: &[u8]| plain.windows(needle.len()).any(|w| w == needle);
         assert!(has(b"\x7fELF the module") && has(b"etc/kdump-rs/capture.toml\0") && has(b"dev/console\0"));
+        assert!(has(b"dev/kmsg\0"));
         let text = built.config.to_toml().unwrap();
         assert!(has(text.as_bytes()));
         assert_eq!(
