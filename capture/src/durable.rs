@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
 /// A file being written under `NAME.partial`. [`DurableFile::commit`] gives it its name; until then, and
 /// if that never comes, nothing of that name exists.
 #[derive(Debug)]
@@ -12,6 +15,7 @@ pub struct DurableFile {
     file: File,
     partial: PathBuf,
     path: PathBuf,
+    replace: bool,
 }
 
 impl DurableFile {
@@ -24,16 +28,19 @@ impl DurableFile {
         name.push(".partial");
         let partial = PathBuf::from(name);
         if !replace && path.symlink_metadata().is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", path.display())));
+            return Err(exists(path));
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(0o600);
         if replace {
-            options.create(true).truncate(true);
-        } else {
-            options.create_new(true);
+            // Not opened and emptied: it may be a symbolic link, or readable to others.
+            match std::fs::remove_file(&partial) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(io::Error::new(e.kind(), format!("{}: {e}", partial.display())));
+                }
+                _ => {}
+            }
         }
-        let file = options.open(&partial).map_err(|e| match e.kind() {
+        let open = OpenOptions::new().read(true).write(true).mode(0o600).create_new(true).open(&partial);
+        let file = open.map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => io::Error::new(
                 e.kind(),
                 format!(
@@ -43,7 +50,7 @@ impl DurableFile {
             ),
             _ => io::Error::new(e.kind(), format!("{}: {e}", partial.display())),
         })?;
-        Ok(Self { file, partial, path: path.to_path_buf() })
+        Ok(Self { file, partial, path: path.to_path_buf(), replace })
     }
 
     /// The file, to write to.
@@ -61,12 +68,35 @@ impl DurableFile {
     /// Brings the contents to the disk, then gives the file its name, then brings that to the disk.
     ///
     /// # Errors
-    /// Whatever the operating system says; the file then still has its partial name, or its name is not
-    /// yet on the disk.
+    /// `AlreadyExists` if a file of that name has come up meanwhile and is not to be replaced; else whatever
+    /// the operating system says. The file then still has its partial name, or its name is not yet on the
+    /// disk.
     pub fn commit(self) -> io::Result<()> {
         self.file.sync_all()?;
-        std::fs::rename(&self.partial, &self.path)?;
+        if self.replace {
+            std::fs::rename(&self.partial, &self.path)?;
+        } else {
+            rename_new(&self.partial, &self.path)?;
+        }
         sync_dir(self.path.parent())
+    }
+}
+
+fn exists(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", path.display()))
+}
+
+/// Renames, unless something of the new name exists.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => Err(exists(to)),
+        // The file system cannot (NFS, FUSE), or the kernel: all that is left is to look first.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => match to.symlink_metadata() {
+            Ok(_) => Err(exists(to)),
+            Err(_) => std::fs::rename(from, to),
+        },
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -102,6 +132,33 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"x");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!dir.path().join("vmcore.partial").exists());
+    }
+
+    #[test]
+    fn a_leftover_is_neither_followed_nor_are_its_permissions_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, partial, target) =
+            ["vmcore", "vmcore.partial", "target"].map(|n| dir.path().join(n)).into();
+        std::fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &partial).unwrap();
+        write_small(&path, b"x").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+        std::fs::write(&partial, "old").unwrap();
+        std::fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o644)).unwrap();
+        write_small(&path, b"y").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"y");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_came_up_meanwhile_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmcore");
+        let out = DurableFile::create(&path, false).unwrap();
+        std::fs::write(&path, "theirs").unwrap();
+        assert_eq!(out.commit().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"theirs");
+        assert!(dir.path().join("vmcore.partial").exists());
     }
 
     #[test]
