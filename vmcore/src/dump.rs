@@ -171,6 +171,16 @@ impl Dump {
         }
     }
 
+    /// The PT_LOAD of an ELF core that a physical address is read from: without the repeated ones, cut to
+    /// what it alone describes.
+    #[must_use]
+    pub fn load_at(&self, at: PhysAddr) -> Option<&Load> {
+        match &self.body {
+            Body::Elf(core) => core.load_at(at),
+            Body::Kdump(_) => None,
+        }
+    }
+
     /// Whether the file was not written to its end: it says so itself, or it ends too early.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {

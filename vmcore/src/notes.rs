@@ -35,6 +35,17 @@ impl<'a> Notes<'a> {
     pub const fn new(segment: &'a [u8]) -> Self {
         Self { rest: segment }
     }
+
+    /// Bytes of `segment` that whole notes take; what is behind them is padding, or cut.
+    #[must_use]
+    pub fn whole_len(segment: &'a [u8]) -> usize {
+        let mut notes = Self::new(segment);
+        let mut len = 0;
+        while notes.next().is_some() {
+            len = segment.len() - notes.rest.len();
+        }
+        len
+    }
 }
 
 impl<'a> Iterator for Notes<'a> {
@@ -79,7 +90,10 @@ impl KernelNotes {
                 (b"CORE", NT_PRSTATUS) => {
                     out.prstatus.extend(ElfPrstatus::read_from_prefix(note.desc).ok().map(|(s, _)| s));
                 }
-                (b"VMCOREINFO", 0) => out.vmcoreinfo = Some(VmcoreInfo::parse(note.desc)),
+                // The first of several, as wherever else one is looked for.
+                (b"VMCOREINFO", 0) if out.vmcoreinfo.is_none() => {
+                    out.vmcoreinfo = Some(VmcoreInfo::parse(note.desc));
+                }
                 _ => {}
             }
         }
@@ -117,6 +131,25 @@ mod tests {
         let names: Vec<_> = Notes::new(&seg).map(|n| (n.name, n.kind, n.desc.len())).collect();
         assert_eq!(names, [(&b"CORE"[..], 1, 3), (&b"VMCOREINFO"[..], 0, 12)]);
         assert_eq!(KernelNotes::parse(&seg).vmcoreinfo.unwrap().osrelease(), Some("x"));
+    }
+
+    #[test]
+    fn the_first_of_two_vmcoreinfo_notes_counts() {
+        let mut seg = Vec::new();
+        append_note(&mut seg, "VMCOREINFO", 0, b"OSRELEASE=first\n");
+        append_note(&mut seg, "VMCOREINFO", 0, b"OSRELEASE=second\n");
+        assert_eq!(KernelNotes::parse(&seg).vmcoreinfo.unwrap().osrelease(), Some("first"));
+    }
+
+    #[test]
+    fn padding_and_cut_notes_are_not_among_the_whole_ones() {
+        let mut seg = Vec::new();
+        append_note(&mut seg, "CORE", 1, &[7; 5]);
+        let whole = seg.len();
+        assert_eq!(Notes::whole_len(&seg[..whole - 1]), whole - 1); // only its padding is cut
+        seg.extend([0; 30]);
+        assert_eq!(Notes::whole_len(&seg), whole);
+        assert_eq!(Notes::whole_len(&[1; 20]), 0);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use kdump_arch_x86::{PhysAddr, PhysRange, VirtAddr};
 use crate::elf::defs::{DUMP_ELF_INCOMPLETE, EM_X86_64, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE};
 use crate::file::DumpFile;
 use crate::mem::{PhysMem, ReadError};
+use crate::notes::Notes;
 
 /// A file that looks like ELF but is not a core this program reads.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,7 @@ pub struct ElfCore {
     is_marked_incomplete: bool,
 }
 
-/// Notes larger than this are not read: 8192 CPUs' registers and VMCOREINFO are 3 MB, device dumps
+/// Notes larger than this, all segments together, are not read: 8192 CPUs' registers and VMCOREINFO are 3 MB, device dumps
 /// come first and can be larger.
 const NOTES_MAX: u64 = 256 << 20;
 
@@ -108,12 +109,22 @@ impl ElfCore {
         let phdrs = ProgramHeader::parse(&table, 0, table.len() / 56, ctx).map_err(Error::Header)?;
 
         let mut notes = Vec::new();
+        let mut last_notes = 0;
+        let mut room = NOTES_MAX;
         let mut headers = Vec::new();
         for ph in phdrs {
             match ph.p_type {
-                PT_NOTE if ph.p_filesz <= NOTES_MAX => {
+                PT_NOTE => {
                     // A cut note segment still begins with whole notes.
                     let have = ph.p_filesz.min(file.len().saturating_sub(ph.p_offset));
+                    // Any number of segments can name the same bytes.
+                    let Some(left) = room.checked_sub(have).filter(|_| have > 0) else { continue };
+                    room = left;
+                    // What pads the segment before would end the walk ahead of this one.
+                    let whole = last_notes + Notes::whole_len(&notes[last_notes..]);
+                    notes.truncate(whole);
+                    notes.resize(whole.next_multiple_of(4), 0);
+                    last_notes = notes.len();
                     notes.extend(file.read_vec(ph.p_offset, have).unwrap_or_default());
                 }
                 // QEMU marks a memory block that is not in the file by offset -1.
@@ -163,6 +174,13 @@ impl ElfCore {
         self.loads.iter().any(|l| l.offset.checked_add(l.file_size).is_none_or(|end| end > self.file.len()))
     }
 
+    /// The PT_LOAD that a physical address is read from, if any.
+    #[must_use]
+    pub fn load_at(&self, at: PhysAddr) -> Option<&Load> {
+        let i = self.loads.partition_point(|l| l.phys.end() <= at);
+        self.loads.get(i).filter(|l| l.phys.contains(at))
+    }
+
     /// Physical ranges the core describes, sorted, without overlap.
     pub fn ranges(&self) -> impl Iterator<Item = PhysRange> {
         self.loads.iter().map(|l| l.phys)
@@ -170,9 +188,7 @@ impl ElfCore {
 
     /// Finds the load and how many bytes the file holds from `at` on.
     fn locate(&self, at: PhysAddr) -> Result<(u64, u64), ReadError> {
-        let i = self.loads.partition_point(|l| l.phys.end() <= at);
-        let load =
-            self.loads.get(i).filter(|l| l.phys.contains(at)).ok_or(ReadError::NotInDump { phys: at })?;
+        let load = self.load_at(at).ok_or(ReadError::NotInDump { phys: at })?;
         let inside = at.0 - load.phys.start().0;
         if inside >= load.file_size {
             return Err(ReadError::Excluded { pfn: at.pfn() });
@@ -250,6 +266,52 @@ mod tests {
         let ram = load(0x10_0000, 0x20_0000, 0x1000, 0x10_0000);
         let text = load(0x12_0000, 0x13_0000, 0x90_0000, 0x1_0000);
         assert_eq!(without_overlaps(&[text, ram]), [ram]);
+    }
+
+    /// An ELF core of these note segments, given as ranges of `notes`, and one page.
+    fn with_notes(notes: &[u8], segments: &[(u64, u64)]) -> ElfCore {
+        use crate::elf::defs::{Ehdr, Phdr};
+        use zerocopy::{FromZeros, IntoBytes};
+
+        let mut bytes = Ehdr::core(segments.len() as u16 + 1).as_bytes().to_vec();
+        let at = 64 + 56 * (segments.len() as u64 + 1);
+        let mut ph = Phdr::new_zeroed();
+        ph.p_type = PT_NOTE.into();
+        for (offset, len) in segments {
+            (ph.p_offset, ph.p_filesz) = ((at + offset).into(), (*len).into());
+            bytes.extend(ph.as_bytes());
+        }
+        (ph.p_type, ph.p_filesz, ph.p_memsz) = (PT_LOAD.into(), 0.into(), 4096.into());
+        bytes.extend(ph.as_bytes());
+        bytes.extend(notes);
+        let path = std::env::temp_dir().join(std::format!("elf-notes-{}-{notes:p}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        let file = DumpFile::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        ElfCore::open(file).unwrap()
+    }
+
+    #[test]
+    fn a_padded_note_segment_does_not_hide_the_next() {
+        let mut notes = Vec::new();
+        crate::notes::append_note(&mut notes, "CORE", 1, &[7; 5]);
+        let first = notes.len() as u64;
+        notes.extend([0; 24]);
+        let second_at = notes.len() as u64;
+        crate::notes::append_note(&mut notes, "VMCOREINFO", 0, b"x=y\n");
+        let second = (second_at, notes.len() as u64 - second_at);
+        // Padded; without even the padding of its last note.
+        for first in [(0, first + 24), (0, first - 3)] {
+            let core = with_notes(&notes, &[first, second]);
+            assert_eq!(Notes::new(core.notes()).count(), 2);
+        }
+    }
+
+    #[test]
+    fn notes_named_again_and_again_are_bounded() {
+        let notes = std::vec![1; 64 << 20];
+        let core = with_notes(&notes, &[(0, notes.len() as u64); 9]);
+        assert!(core.notes().len() as u64 <= NOTES_MAX);
     }
 
     #[test]
