@@ -116,8 +116,8 @@ pub struct KdumpFile {
     notes: Vec<u8>,
     /// Frames that were memory.
     ram: PageBitmap,
-    /// Frames that have a descriptor.
-    dumped: PageBitmap,
+    /// Frames that have a descriptor; `None`: all of `ram`, the file having one bitmap.
+    dumped: Option<PageBitmap>,
     rank: RankIndex,
     /// Set bits of `dumped` before the first frame this file describes.
     first_rank: u64,
@@ -162,9 +162,14 @@ impl KdumpFile {
         if frames > MAX_FRAMES {
             return Err(Error::Field { field: "max_mapnr", value: max_mapnr as i64 });
         }
+        // What a short file cannot say takes no memory, whatever its header claims.
+        let frames = frames.min(file.len().saturating_sub(bitmap_at).saturating_mul(8));
         let ram = read_bitmap(&file, bitmap_at, frames)?;
-        let dumped = if has_two { read_bitmap(&file, bitmap_at + map_bytes, frames)? } else { ram.clone() };
-        let rank = RankIndex::new(&dumped);
+        let dumped = match has_two {
+            true => Some(read_bitmap(&file, bitmap_at + map_bytes, frames)?),
+            false => None,
+        };
+        let rank = RankIndex::new(dumped.as_ref().unwrap_or(&ram));
 
         let split = (version >= 2 && sub.split.get() != 0).then(|| match version {
             6.. => (sub.start_pfn_64.get(), sub.end_pfn_64.get()),
@@ -185,7 +190,7 @@ impl KdumpFile {
         };
         Ok(Self {
             notes: read_notes(&file, version, &sub),
-            first_rank: split.map_or(0, |(start, _)| rank.rank(&dumped, start)),
+            first_rank: split.map_or(0, |(start, _)| rank.rank(dumped.as_ref().unwrap_or(&ram), start)),
             descs_at: bitmap_at + bitmap_bytes,
             cache: PageCache::new(),
             file,
@@ -223,13 +228,16 @@ impl KdumpFile {
     /// The second bitmap: frames the dump stores.
     #[must_use]
     pub const fn dumped(&self) -> &PageBitmap {
-        &self.dumped
+        match &self.dumped {
+            Some(map) => map,
+            None => &self.ram,
+        }
     }
 
     /// Whether the file says that it holds this frame.
     #[must_use]
     pub fn is_dumped(&self, pfn: u64) -> bool {
-        self.dumped.get(pfn) && self.info.split.is_none_or(|(start, end)| (start..end).contains(&pfn))
+        self.dumped().get(pfn) && self.info.split.is_none_or(|(start, end)| (start..end).contains(&pfn))
     }
 
     /// Whether the file ends before the data of its last page: it was cut, whatever its header says.
@@ -238,14 +246,14 @@ impl KdumpFile {
         if self.file.len() < self.descs_at {
             return true; // within the bitmaps: which page would be the last is not known
         }
-        let Some(last) = self.dumped.ranges().last().map(|r| r.end().pfn().0 - 1) else { return false };
+        let Some(last) = self.dumped().ranges().last().map(|r| r.end().pfn().0 - 1) else { return false };
         if self.info.split.is_some_and(|(start, end)| !(start..end).contains(&last)) {
             return false; // another file of the set has it
         }
         // Zero-filled pages share one, which is where the pages' bytes begin: they say nothing of the end.
         const LOOKED_AT: u64 = 1 << 16;
         let desc_size = size_of::<PageDesc>() as u64;
-        let nr = self.rank.rank(&self.dumped, last).saturating_sub(self.first_rank) + 1;
+        let nr = self.rank.rank(self.dumped(), last).saturating_sub(self.first_rank) + 1;
         let from = nr.saturating_sub(LOOKED_AT);
         // The numbers are as small as in `desc`.
         let Ok(raw) = self.file.read_vec(self.descs_at + from * desc_size, (nr - from) * desc_size) else {
@@ -265,12 +273,12 @@ impl KdumpFile {
     fn desc(&self, pfn: u64) -> Result<PageDesc, ReadError> {
         let at = PhysAddr(pfn.saturating_mul(PAGE_SIZE));
         if !self.is_dumped(pfn) {
-            return Err(match self.ram.get(pfn) && !self.dumped.get(pfn) {
+            return Err(match self.ram.get(pfn) && !self.dumped().get(pfn) {
                 true => ReadError::Excluded { pfn: at.pfn() },
                 false => ReadError::NotInDump { phys: at },
             });
         }
-        let index = self.rank.rank(&self.dumped, pfn).saturating_sub(self.first_rank);
+        let index = self.rank.rank(self.dumped(), pfn).saturating_sub(self.first_rank);
         // An index is at most 2^34, the table's start at most 2^45.
         let desc_at = self.descs_at + index * size_of::<PageDesc>() as u64;
         let mut raw = [0; size_of::<PageDesc>()];
@@ -379,7 +387,7 @@ fn read_notes(file: &DumpFile, version: i32, sub: &KdumpSubHeader) -> Vec<u8> {
         _ => file.read_vec(at, len.min(file.len().saturating_sub(at))).unwrap_or_default(),
     };
     let mut notes = if version >= 4 { read(sub.offset_note.get(), sub.size_note.get()) } else { Vec::new() };
-    if version >= 3 && !Notes::new(&notes).any(|n| n.name == b"VMCOREINFO") {
+    if version >= 3 && !Notes::new(&notes).any(|n| n.name == b"VMCOREINFO" && n.kind == 0) {
         let text = read(sub.offset_vmcoreinfo.get(), sub.size_vmcoreinfo.get());
         if !text.is_empty() {
             append_note(&mut notes, "VMCOREINFO", 0, &text);
