@@ -181,7 +181,7 @@ impl<W: WriteAt> KdumpWriter<W> {
     /// mistakes of the caller.
     pub fn push(&mut self, pages: &[Page], data: &[u8]) -> io::Result<()> {
         let mut used = 0;
-        self.taken += pages.len() as u64;
+        let before = self.descs.len();
         for &page in pages {
             let desc = match page {
                 Page::Zero => {
@@ -198,7 +198,12 @@ impl<W: WriteAt> KdumpWriter<W> {
             self.descs.extend_from_slice(desc.as_bytes());
         }
         assert_eq!(used, data.len() as u64, "data is what the pages say");
-        self.out.write_all_at(data, self.data_at)?;
+        if let Err(e) = self.out.write_all_at(data, self.data_at) {
+            // Descriptors of pages that are not there must not reach the file.
+            self.descs.truncate(before);
+            return Err(e);
+        }
+        self.taken += pages.len() as u64;
         self.data_at += used;
         if self.descs.len() >= DESCS_BUFFER {
             self.flush_descs()?;
@@ -284,7 +289,7 @@ fn sub_header(head: &Head, layout: &Layout) -> KdumpSubHeader {
 
 /// Offset and length of VMCOREINFO's text within the notes.
 fn vmcoreinfo_in(notes: &[u8]) -> Option<(u64, u64)> {
-    let desc = Notes::new(notes).find(|n| n.name == b"VMCOREINFO")?.desc;
+    let desc = Notes::new(notes).find(|n| n.name == b"VMCOREINFO" && n.kind == 0)?.desc;
     let at = desc.as_ptr().addr().checked_sub(notes.as_ptr().addr())?;
     Some((at as u64, desc.len() as u64))
 }

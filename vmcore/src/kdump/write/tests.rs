@@ -113,6 +113,48 @@ fn an_unfinished_file_says_so_and_its_lost_pages_are_truncated() {
     assert!(matches!(k.read_u64(PhysAddr(4096)), Err(ReadError::Truncated { .. })));
 }
 
+/// A disk that is full from an offset on.
+struct Full(Vec<u8>, u64);
+
+impl WriteAt for Full {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match offset + bytes.len() as u64 > self.1 {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => self.0.write_all_at(bytes, offset),
+        }
+    }
+}
+
+#[test]
+fn pages_that_did_not_fit_the_disk_get_no_descriptor() {
+    let mut all = PageBitmap::new(3);
+    all.insert(0, 3);
+    let head = head(Compression::None);
+    let data_at = Layout::plan(head.notes.len() as u64, &all).data_at();
+    let mut out = Full(Vec::new(), data_at + 4096 + 100);
+    let mut w = KdumpWriter::begin(&mut out, &head, &all, &all, false).unwrap();
+    let page = Page::Stored { size: 4096, flags: 0 };
+    w.push(&[page], &[5; 4096]).unwrap();
+    assert!(w.push(&[page, page], &[6; 8192]).is_err());
+    w.flush_descs().unwrap();
+    drop(w);
+    let descs_at = data_at as usize - 3 * 24;
+    assert!(out.0[descs_at..descs_at + 24] != [0; 24]);
+    assert_eq!(out.0.get(descs_at + 24..data_at as usize).map(|d| d.iter().all(|b| *b == 0)), Some(true));
+    assert_eq!(open(&out.0).unwrap().read_u64(PhysAddr(0)), Ok(0x0505_0505_0505_0505));
+}
+
+/// Check that a file of a few pages cannot make the reader set memory aside for terabytes of frames.
+#[test]
+fn a_bitmap_that_the_file_cannot_have_takes_no_memory() {
+    let mut bytes = small(Compression::None);
+    bytes[0x1b4..0x1b8].copy_from_slice(&(1u32 << 20).to_le_bytes());
+    bytes[4096 + 0x60..4096 + 0x68].copy_from_slice(&(1u64 << 34).to_le_bytes());
+    let k = open(&bytes).unwrap();
+    assert!(k.ram().bits() <= 8 * bytes.len() as u64 && k.is_cut());
+    assert_eq!(k.info().max_mapnr, 1 << 34);
+}
+
 /// Check that no damaged byte in headers or descriptors makes the reader panic.
 #[test]
 fn damaged_headers_never_panic() {
