@@ -155,6 +155,7 @@ pub fn capture(
     let options = &options;
     let begin = Instant::now();
     let mut plan = filter::plan(dump, dump.vmcoreinfo(), pages_of(dump)?, options.level);
+    plan.source_level = source_level(dump);
     let is_source_incomplete = dump.is_incomplete();
     if is_source_incomplete {
         plan.troubles.push("the source is incomplete: it was never finished, or was cut".to_string());
@@ -192,6 +193,11 @@ pub fn capture(
         write_time: begin.elapsed(),
         workers: workers.get(),
     })
+}
+
+/// The level at which the source was filtered already, where it says so and can be believed.
+fn source_level(dump: &Dump) -> Option<DumpLevel> {
+    DumpLevel::new(u32::try_from(dump.kdump()?.info().dump_level?).ok()?)
 }
 
 /// Counts on the way.
@@ -238,7 +244,7 @@ fn write_kdump(
         utsname: uts::read(dump),
         timestamp: info.and_then(|i| i.crash_time()).unwrap_or(0),
         compression: options.compression,
-        dump_level: options.level.bits(),
+        dump_level: plan.level_in_file(),
         phys_base: info.and_then(|i| i.number("phys_base")).map_or(0, |n| n as u64),
         nr_cpus,
         notes: dump.notes().to_vec(),
@@ -366,14 +372,11 @@ fn segments(dump: &Dump, ram: &PageBitmap, held: &PageBitmap) -> Vec<Segment> {
 }
 
 /// What virtual address a physical range has: what the source's segments say, else the direct map's.
-fn virtual_addresses(dump: &Dump) -> impl Fn(PhysRange) -> VirtAddr {
+fn virtual_addresses(dump: &Dump) -> impl Fn(PhysRange) -> VirtAddr + '_ {
     let base = dump.kernel().ok().and_then(|k| k.space().page_offset_base);
-    let mut loads = dump.loads().to_vec();
-    // The kernel text's segment repeats a piece of a larger one, which is the direct map's.
-    loads.sort_by_key(|l| core::cmp::Reverse(l.phys.len()));
     move |phys| {
         let at = phys.start();
-        match (loads.iter().find(|l| l.phys.contains(at)), base) {
+        match (dump.load_at(at), base) {
             (Some(l), _) => l.virt.wrapping_add(at.0 - l.phys.start().0),
             (None, Some(base)) => base.wrapping_add(at.0),
             (None, None) => VirtAddr(0),

@@ -77,6 +77,8 @@ pub struct SourcePages {
 pub struct FilterPlan {
     /// The level it was made for.
     pub level: DumpLevel,
+    /// The level at which the source was filtered before, if it says so.
+    pub source_level: Option<DumpLevel>,
     /// Frames that were memory.
     pub ram: PageBitmap,
     /// Frames to write. Zero-filled ones are among them: that takes reading.
@@ -92,6 +94,12 @@ pub struct FilterPlan {
 }
 
 impl FilterPlan {
+    /// The level as the file's header says it: what either filtering left out is not there.
+    #[must_use]
+    pub fn level_in_file(&self) -> u32 {
+        self.level.bits() | self.source_level.unwrap_or_default().bits()
+    }
+
     /// Frames of `class` that the source holds.
     #[must_use]
     pub const fn found(&self, class: PageClass) -> u64 {
@@ -114,6 +122,7 @@ pub fn plan<M: PhysMem + ?Sized>(
     let (total, nr_ram) = (held.count(), ram.count());
     let mut plan = FilterPlan {
         level,
+        source_level: None,
         ram,
         dumped: held,
         found: [0; PageClass::ALL.len()],

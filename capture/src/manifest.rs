@@ -9,6 +9,7 @@ use kdump_vmcore::VmcoreInfo;
 use crate::capture::Summary;
 use crate::classify::PageClass;
 use crate::digest::Piece;
+use crate::filter::DumpLevel;
 
 /// The file. Numbers of pages are pages of 4096 bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -27,8 +28,11 @@ pub struct Manifest<'a> {
     pub format: &'static str,
     /// How pages are compressed.
     pub compression: &'static str,
-    /// Dump level.
+    /// Dump level, as in the file's header: what was asked for, and what the source lacked already.
     pub dump_level: u32,
+    /// The level at which the source was filtered before; absent if it does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_dump_level: Option<u32>,
     /// The crashed kernel's release.
     pub osrelease: Option<&'a str>,
     /// Its build ID.
@@ -133,7 +137,8 @@ impl<'a> Manifest<'a> {
             digests: &summary.digests,
             format: summary.options.format.name(),
             compression: summary.options.compression.name(),
-            dump_level: summary.plan.level.bits(),
+            dump_level: summary.plan.level_in_file(),
+            source_dump_level: summary.plan.source_level.map(DumpLevel::bits),
             osrelease: info.and_then(|i| i.osrelease()),
             build_id: info.and_then(|i| i.build_id()),
             crash_time: info.and_then(|i| i.crash_time()),

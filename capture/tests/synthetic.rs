@@ -150,6 +150,8 @@ fn pages_absent_in_the_source_stay_absent() {
         assert!(summary.plan.absent > 0, "{name}");
         assert_eq!(summary.plan.missing, [], "{name}");
         assert_eq!(logical_digest(&written).unwrap(), logical_digest(&filtered).unwrap(), "{name}");
+        assert_eq!(written.kdump().unwrap().info().dump_level, Some(31), "{name}");
+        assert_eq!(summary.plan.source_level, DumpLevel::new(31), "{name}");
     }
 }
 
