@@ -9,6 +9,7 @@
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 use kdump_arch_x86::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
 use kdump_vmcore::mem::page_pieces;
@@ -57,6 +58,10 @@ const PRESENT_WITH_MAP: u64 = 0b11;
 /// Flags below the encoded pointer: six bits by 6.15, and on x86-64 the pointer has twelve low zeros.
 const FLAGS: u64 = 0xfff;
 
+/// `SECTION_SIZE_BITS`, 27 on x86-64, and what it could grow to: a section's struct pages are read at
+/// once.
+const SECTION_BITS: RangeInclusive<u64> = 27..=30;
+
 impl Sections {
     /// Collects the facts; what is missing goes to `missing`.
     pub fn new(
@@ -87,8 +92,10 @@ impl Sections {
             "OFFSET(mem_section.section_mem_map)",
         )?;
         let number = |name: &str| info.number(name).and_then(|n| u64::try_from(n).ok());
-        let section_bits =
-            fact(number("SECTION_SIZE_BITS").filter(|b| (21..=32).contains(b)), "NUMBER(SECTION_SIZE_BITS)")?;
+        let section_bits = fact(
+            number("SECTION_SIZE_BITS").filter(|b| SECTION_BITS.contains(b)),
+            "NUMBER(SECTION_SIZE_BITS)",
+        )?;
         let phys_bits = fact(
             number("MAX_PHYSMEM_BITS").filter(|b| (section_bits..=60).contains(b)),
             "NUMBER(MAX_PHYSMEM_BITS)",
@@ -159,7 +166,7 @@ impl Sections {
         count: u64,
         buf: &'a mut Vec<u8>,
     ) -> &'a [u8] {
-        // At most 2^20 pages of 512 bytes: `Sections::new` and `Rules::new` bound both.
+        // At most 2^18 pages of 128 bytes: `Sections::new` and `Rules::new` bound both.
         let len = (count * self.struct_size) as usize;
         if let Ok((phys, contiguous)) = self.translate(mem, VirtAddr(virt))
             && contiguous >= len as u64
@@ -240,6 +247,16 @@ mod tests {
             let mut missing = vec![];
             assert!(sections(offset, 27, &mut missing).is_none());
             assert_eq!(missing[0].fact, "OFFSET(mem_section.section_mem_map)");
+        }
+    }
+
+    #[test]
+    fn a_section_of_unbelievable_size_is_a_missing_fact() {
+        assert!(sections(0, 30, &mut vec![]).is_some());
+        for bits in [26, 31, 46] {
+            let mut missing = vec![];
+            assert!(sections(0, bits, &mut missing).is_none());
+            assert_eq!(missing[0].fact, "NUMBER(SECTION_SIZE_BITS)");
         }
     }
 }

@@ -100,7 +100,7 @@ pub struct Rules {
 }
 
 /// struct page has 56 to 96 bytes, whatever the configuration; more is a damaged note.
-const PAGE_STRUCT_MAX: u64 = 512;
+const PAGE_STRUCT_MAX: u64 = 128;
 
 impl Rules {
     /// Collects the facts. What is missing of them goes to `missing`; without the size of struct page
