@@ -250,8 +250,11 @@ impl Rules {
             return (PageClass::Unsure, 1);
         }
         let len = len.min(n - i);
-        // A block is free as far as nobody holds a reference into it.
-        let free = (i..i + len).take_while(|&p| self.u32_at(pages, p, refcount) == 0).count();
+        // A block is free as far as nobody holds a reference into it, and nothing else begins in it.
+        let is_plain = |p| (self.u32_at(pages, p, self.mapcount) as i32) >= -1 && !self.is_tail(pages, p);
+        let free = (i..i + len)
+            .take_while(|&p| self.u32_at(pages, p, refcount) == 0 && (p == i || is_plain(p)))
+            .count();
         if free == 0 { (PageClass::Unsure, 1) } else { (PageClass::Free, free) }
     }
 }

@@ -119,6 +119,11 @@ fn a_damaged_free_block_is_kept() {
     assert_eq!(classes(&r, &[buddy(u64::MAX), free]), [Unsure, Kernel]);
     assert_eq!(classes(&r, &[K, buddy(1), free]), [Kernel, Unsure, Kernel]);
     assert_eq!(classes(&r, &[buddy(2), free, K, free]), [Free, Free, Kernel, Kernel]);
+    // A slab without references inside, the tail of something else inside.
+    let slab = P { mapcount: 0xf500_0000, ..free };
+    assert_eq!(classes(&r, &[buddy(2), free, slab, free]), [Free, Free, Slab, Kernel]);
+    let tail = P { refcount: 0, ..tail_of(7) };
+    assert_eq!(classes(&r, &[buddy(2), tail, free, free]), [Free, Unsure, Kernel, Kernel]);
 }
 
 /// Check that the owner's bits in the type word are looked past, from 6.11 on.
