@@ -102,3 +102,20 @@ fn a_cut_source_ends_with_exit_code_1() {
     assert!(stderr.contains("lost page"), "{stderr}");
     assert_eq!(capture(&["--digest", text(&out)]).status.code(), Some(1));
 }
+
+/// Check that the mark of an unfinished source is not lost, though every page it names is there.
+#[test]
+fn a_source_marked_incomplete_ends_with_exit_code_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let (marked, out) = (dir.path().join("marked"), dir.path().join("out"));
+    let mut bytes = std::fs::read(source(&dir)).unwrap();
+    bytes[48] |= 1; // e_flags
+    std::fs::write(&marked, bytes).unwrap();
+    for source in [&marked, &out] {
+        let result = capture(&[text(source), "-o", text(&dir.path().join("out2")), "--force"]);
+        let stderr = String::from_utf8(result.stderr).unwrap();
+        assert_eq!(result.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("source is incomplete"), "{stderr}");
+        std::fs::rename(dir.path().join("out2"), &out).unwrap();
+    }
+}
