@@ -116,7 +116,7 @@ fn write_vmcore(
     if let Some(peak) = peak_memory() {
         say!("peak memory of this program: {peak}");
     }
-    if !summary.is_complete() {
+    if summary.nr_lost > 0 {
         say!("{} pages could not be read; the manifest names them", summary.nr_lost);
     }
     for m in &summary.plan.missing {
