@@ -107,6 +107,14 @@ fn ask(args: &Args, dump: &Dump) -> anyhow::Result<Exit> {
         View::Sys => section(args, &report.system, |s| view::sys(&report, s)),
         View::Report | View::Log | View::Bt => {
             let text = if args.json { report.to_json() + "\n" } else { report.to_text() };
+            if report.is_void() {
+                // A page of "not available" is no answer.
+                let cut =
+                    report.dump.incomplete.then_some("the file was cut short, or its writing never ended");
+                let why: Vec<_> =
+                    cut.into_iter().chain(report.log.reasons.iter().map(String::as_str)).collect();
+                anyhow::bail!("nothing of the crashed kernel can be read: {}", why.join("; "));
+            }
             put(text.as_bytes())?;
             Ok(if report.complete { Exit::Complete } else { Exit::Gaps })
         }

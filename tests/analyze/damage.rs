@@ -69,6 +69,20 @@ fn ask(bytes: &[u8]) -> Option<Report> {
     Some(report)
 }
 
+/// Check that of a dump so short that nothing of the kernel is left, that is said, and exit 2.
+#[test]
+fn a_dump_cut_down_to_its_headers_is_no_answer() {
+    let machine = Machine::linux_6_12();
+    for bytes in [machine.elf_core().bytes(), machine.kdump().compression(Compression::Zlib).bytes()] {
+        let (_dir, path) = write(&bytes[..16384]);
+        let out = analyze(&path, &[]);
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{err}");
+        assert!(err.contains("nothing of the crashed kernel can be read"), "{err}");
+        assert!(err.contains("the file was cut short"), "{err}");
+    }
+}
+
 #[test]
 fn a_dump_cut_anywhere_is_an_error_or_an_answer_with_gaps() {
     let machine = Machine::linux_7_3();

@@ -331,6 +331,13 @@ pub struct DumpInfo {
 }
 
 impl Report {
+    /// Whether it has nothing to tell of the kernel: no log, no task, no CPU. A dump cut very early
+    /// ends so.
+    #[must_use]
+    pub const fn is_void(&self) -> bool {
+        self.log.data.is_none() && self.tasks.data.is_none() && self.cpus.data.is_none()
+    }
+
     /// The JSON form, indented.
     #[must_use]
     pub fn to_json(&self) -> String {
