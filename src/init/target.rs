@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use kdump_analyze::sys::utc;
 use kdump_capture::config::{CaptureConfig, TargetConfig};
 use kdump_loader::superblock::read_ext_uuid;
 use rustix::mount::{MountFlags, UnmountFlags, unmount as umount};
@@ -105,24 +106,10 @@ fn now() -> u64 {
 
 /// `YYYYMMDDTHHMMSSZ-` and the first eight digits of the boot id.
 fn dump_name(seconds: u64, boot_id: &str) -> String {
-    let (days, of_day) = (seconds / 86400, seconds % 86400);
-    let (year, month, day) = civil(days);
+    let time = utc(i64::try_from(seconds).unwrap_or(i64::MAX)).replace(['-', ':'], "").replace(' ', "T");
     let id: String = boot_id.chars().filter(char::is_ascii_hexdigit).take(8).collect();
     let id = if id.is_empty() { "unknown".into() } else { id };
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z-{id}", of_day / 3600, of_day / 60 % 60, of_day % 60)
-}
-
-/// Year, month and day of the proleptic Gregorian calendar, from days since 1970. Counts in eras of
-/// 400 years that begin on 1 March, so the leap day is the last of its year.
-const fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468; // days since 1 March of year 0
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let of_era_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * of_era_year + of_era_year / 4 - of_era_year / 100);
-    let march_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + of_era_year + (month <= 2) as u64, month, day)
+    format!("{time}Z-{id}")
 }
 
 #[cfg(test)]

@@ -171,5 +171,18 @@ impl<'k> Unwinder<'k> {
     }
 }
 
+/// An address space for tests without page tables: kernel image at physical 0, direct map where 4-level
+/// kernels without KASLR have it.
+#[cfg(test)]
+const TEST_SPACE: kdump_vmcore::AddressSpace = kdump_vmcore::AddressSpace {
+    mode: kdump_arch_x86::paging::Mode::FourLevel,
+    root: kdump_arch_x86::PhysAddr(0),
+    phys_base: 0,
+    image_size: 1 << 30,
+    page_offset_base: Some(VirtAddr(0xffff_8880_0000_0000)),
+    max_phys: kdump_arch_x86::PhysAddr(1 << 30),
+    sme_mask: 0,
+};
+
 #[cfg(test)]
 mod tests;

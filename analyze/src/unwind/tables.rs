@@ -130,10 +130,9 @@ fn read_header(kernel: &Kernel<'_>) -> Option<[u8; 20]> {
 #[cfg(test)]
 mod tests {
     use kdump_arch_x86::PhysAddr;
-    use kdump_arch_x86::paging::Mode;
-    use kdump_vmcore::AddressSpace;
     use kdump_vmcore::mem::LiteralMem;
 
+    use super::super::TEST_SPACE;
     use super::super::orc::Kind;
     use super::*;
 
@@ -148,16 +147,7 @@ mod tests {
         let ips = [0x1000i32, 0x101c].map(i32::to_le_bytes).concat();
         let entries = vec![8, 0, 0, 0, 5, 2, 16, 0, 0, 0, 5, 2];
         let phys = LiteralMem(vec![(PhysAddr(0x200_0000), ips), (PhysAddr(0x200_0100), entries)]);
-        let space = AddressSpace {
-            mode: Mode::FourLevel,
-            root: PhysAddr(0),
-            phys_base: 0,
-            image_size: 1 << 30,
-            page_offset_base: Some(VirtAddr(0xffff_8880_0000_0000)),
-            max_phys: PhysAddr(1 << 30),
-            sme_mask: 0,
-        };
-        let mem = KernelMem::new(&phys, space);
+        let mem = KernelMem::new(&phys, TEST_SPACE);
         let image = Table::read(&mem, VirtAddr(IPS), VirtAddr(IPS + 0x100), 2).unwrap();
         let mut tables = Tables::new(Format::V3, SpIndirect::AfterRead, image, Vec::new());
         tables.copies = vec![Copy { range: COPY..COPY + 0x40, original: CALLER }];

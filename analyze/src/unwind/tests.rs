@@ -1,8 +1,6 @@
 //! The driver, over literal memory: image linear from physical 0, stacks in the direct map.
 
 use kdump_arch_x86::PhysAddr;
-use kdump_arch_x86::paging::Mode;
-use kdump_vmcore::AddressSpace;
 use kdump_vmcore::mem::LiteralMem;
 
 use kdump_vmcore::KernelMem;
@@ -67,16 +65,7 @@ fn unwind(
     function.resize(0x100, 0xcc);
     pieces.push((PhysAddr(0x100_0000), function.repeat(16)));
     let phys = LiteralMem(pieces);
-    let space = AddressSpace {
-        mode: Mode::FourLevel,
-        root: PhysAddr(0),
-        phys_base: 0,
-        image_size: 1 << 30,
-        page_offset_base: Some(VirtAddr(DIRECT)),
-        max_phys: PhysAddr(1 << 30),
-        sme_mask: 0,
-    };
-    let mem = KernelMem::new(&phys, space);
+    let mem = KernelMem::new(&phys, TEST_SPACE);
     let tables = table.map(|t| {
         let image = Table::read(&mem, VirtAddr(ORC_IP), VirtAddr(ORC), t.len() as u64).unwrap();
         Tables::new(Format::V3, SpIndirect::AfterRead, image, Vec::new())

@@ -131,10 +131,9 @@ impl Tracers {
 #[cfg(test)]
 mod tests {
     use kdump_arch_x86::PhysAddr;
-    use kdump_arch_x86::paging::Mode;
-    use kdump_vmcore::AddressSpace;
     use kdump_vmcore::mem::LiteralMem;
 
+    use super::super::TEST_SPACE;
     use super::*;
 
     const DIRECT: u64 = 0xffff_8880_0000_0000;
@@ -147,21 +146,12 @@ mod tests {
                 .map(|(at, words)| (PhysAddr(*at), words.iter().flat_map(|w| w.to_le_bytes()).collect()))
                 .collect(),
         );
-        let space = AddressSpace {
-            mode: Mode::FourLevel,
-            root: PhysAddr(0),
-            phys_base: 0,
-            image_size: 1 << 30,
-            page_offset_base: Some(VirtAddr(DIRECT)),
-            max_phys: PhysAddr(1 << 30),
-            sme_mask: 0,
-        };
         let tracers = Tracers {
             trampolines: vec![(0xaaaa, "return_to_handler"), (0xbbbb, "arch_rethook_trampoline")],
             graph: Some(Graph { ret_stack: 0, ret: 0, retp: 16 }),
             rethook: Some(Rethook { first: 8, llist: 8, frame: 24, ret_addr: 16 }),
         };
-        tracers.find_original(&KernelMem::new(&phys, space), VirtAddr(DIRECT + 0x1000), slot)
+        tracers.find_original(&KernelMem::new(&phys, TEST_SPACE), VirtAddr(DIRECT + 0x1000), slot)
     }
 
     /// Check that an entry of a call that has returned, above the live ones, is not taken.

@@ -1,7 +1,7 @@
 use kdump_arch_x86::PhysAddr;
-use kdump_arch_x86::paging::Mode;
-use kdump_vmcore::AddressSpace;
 use kdump_vmcore::mem::LiteralMem;
+
+use crate::unwind::TEST_SPACE;
 
 use super::*;
 
@@ -90,16 +90,7 @@ fn an_entry_covers_up_to_the_next() {
     let entries = [8i16, 16, 24].iter().flat_map(|&o| raw(o, 0, 0x0205));
     let mem =
         LiteralMem(vec![(PhysAddr(0x200_0000), ips.collect()), (PhysAddr(0x201_0000), entries.collect())]);
-    let space = AddressSpace {
-        mode: Mode::FourLevel,
-        root: PhysAddr(0),
-        phys_base: 0,
-        image_size: 1 << 30,
-        page_offset_base: Some(VirtAddr(0xffff_8880_0000_0000)),
-        max_phys: PhysAddr(1 << 30),
-        sme_mask: 0,
-    };
-    let mem = KernelMem::new(&mem, space);
+    let mem = KernelMem::new(&mem, TEST_SPACE);
     let table = Table::read(&mem, VirtAddr(BASE), VirtAddr(BASE + 0x1_0000), 3).unwrap();
     let offset = |ip| table.find(ip, Format::V3).map(|e| e.sp_offset);
     assert_eq!(offset(text[0] - 1), None);
