@@ -103,7 +103,7 @@ pub fn enter(entry: Entry, found_cr4: u64) -> ! {
             in("rax") entry.rip,
             in("rdx") found_cr4,
             data = in(reg) u32::from(DATA),
-            in("rsi") entry.rsi,
+            in("rsi") entry.argument,
             options(noreturn),
         )
     }

@@ -16,7 +16,7 @@ use core::mem::size_of;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use kdump_panic_kernel::handoff::{Entry, Policy};
+use kdump_panic_kernel::handoff::{Entry, EntryMode, Policy};
 use kdump_panic_kernel::line::Sink;
 use kdump_panic_kernel::messages::{self, Exception};
 use kdump_panic_kernel::verify::{
@@ -257,7 +257,7 @@ static NR_FAILURES: AtomicU32 = AtomicU32::new(0);
 pub fn believe(policy: Policy, entry: Entry, found_cr4: u64) {
     POLICY.store(policy as u32, Relaxed);
     ENTRY_RIP.store(entry.rip, Relaxed);
-    ENTRY_RSI.store(entry.rsi, Relaxed);
+    ENTRY_RSI.store(entry.argument, Relaxed);
     FOUND_CR4.store(found_cr4, Relaxed);
     advance(Stage::Regions);
 }
@@ -289,7 +289,12 @@ pub fn judge() -> (Action, u64) {
         policy if policy == Policy::Halt as u32 => Policy::Halt,
         _ => Policy::Reset,
     };
-    let entry = Entry { rip: ENTRY_RIP.load(Relaxed), rsi: ENTRY_RSI.load(Relaxed) };
+    let entry = Entry {
+        rip: ENTRY_RIP.load(Relaxed),
+        argument: ENTRY_RSI.load(Relaxed),
+        mode: EntryMode::Long,
+        nr_relocated: 0,
+    };
     (after_exception(stage, policy, entry), FOUND_CR4.load(Relaxed))
 }
 

@@ -53,7 +53,7 @@ extern "C" fn start(image: u64, handoff: &'static [u8; HANDOFF_SIZE], found_cr4:
     let engine = Engine::detect();
     let action = match check_handoff(handoff, engine, &mut console) {
         Ok(handoff) => {
-            exceptions::believe(handoff.policy(), handoff.entry(), found_cr4);
+            exceptions::believe(handoff.policy, handoff.entry, found_cr4);
             check_regions(&handoff, engine, &IdentityMap, &mut console)
         }
         Err(action) => action,

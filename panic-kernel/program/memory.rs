@@ -3,6 +3,8 @@
 // UNSAFETY: makes slices of memory that the language knows nothing about.
 #![expect(unsafe_code)]
 
+use kdump_panic_kernel::PAGE_SIZE;
+use kdump_panic_kernel::parity::Page;
 use kdump_panic_kernel::verify::Memory;
 
 /// The identity map: physical address = virtual address.
@@ -27,5 +29,14 @@ impl Memory for IdentityMap {
         //    to our own image only, of which the loader lists at most the constant part. DMA of the old kernel
         //    may damage it; then the digest differs, which is what it is for.
         Some(unsafe { core::slice::from_raw_parts(start as *const u8, len as usize) })
+    }
+    fn write_page(&mut self, start: u64, page: &Page) -> bool {
+        if !start.is_multiple_of(PAGE_SIZE) || self.bytes(start, PAGE_SIZE).is_none() {
+            return false;
+        }
+        // SAFETY: as for reading; only repair writes, to the pages of the protected regions, and the program, its
+        // stack and its tables lie in none. No slice of that page is alive: `self` is borrowed mutably.
+        unsafe { core::ptr::copy_nonoverlapping(page.as_ptr(), start as *mut u8, page.len()) };
+        true
     }
 }

@@ -14,6 +14,8 @@
 //! | [`sha256`] | the digest, portable and with the SHA instructions |
 //! | [`verify`] | handoff and regions into an [`Action`](verify::Action) |
 //! | [`mod@line`], [`messages`] | one line of console text without `core::fmt`; what the lines say |
+//! | [`parity`], [`repair`] | which pages stand in for which; rebuilding damaged ones |
+//! | [`record`] | what happened, for the dump |
 //! | [`uart`], [`reset`] | the 8250 and the reset controls over any [`Ports`](ports::Ports) |
 //! | [`image`] | the program as an ELF file, and its size |
 //!
@@ -26,10 +28,16 @@
 #[cfg(test)]
 extern crate std;
 
+/// Bytes of a page.
+pub const PAGE_SIZE: u64 = 4096;
+
 pub mod handoff;
 pub mod line;
 pub mod messages;
+pub mod parity;
 pub mod ports;
+pub mod record;
+pub mod repair;
 pub mod reset;
 pub mod sha256;
 pub mod uart;

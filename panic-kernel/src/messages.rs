@@ -20,7 +20,7 @@ pub fn entered(apic_id: u32, image: u64) -> Line {
 pub fn handoff_ok(handoff: &Handoff, engine: Engine) -> Line {
     let mut line = Line::new();
     line.str("handoff ok, ").dec(handoff.regions().len() as u64).str(" regions, on damage ");
-    line.str(policy_name(handoff.policy())).str(", sha256 ").str(engine.name());
+    line.str(policy_name(handoff.policy)).str(", sha256 ").str(engine.name());
     line
 }
 
@@ -76,7 +76,7 @@ pub fn entry_unchecked(entry: Entry) -> Line {
 /// The last line before the jump.
 pub fn entering(entry: Entry) -> Line {
     let mut line = Line::new();
-    line.str("entering capture kernel at ").hex(entry.rip).str(", boot_params ").hex(entry.rsi);
+    line.str("entering capture kernel at ").hex(entry.rip).str(", boot_params ").hex(entry.argument);
     line
 }
 
@@ -167,6 +167,7 @@ fn exception_name(vector: u64) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handoff::RegionFlags;
 
     #[test]
     fn an_exception_in_the_image_shows_its_offset() {
@@ -188,7 +189,13 @@ mod tests {
             Exception { vector: 31, error_code: u64::MAX, rip: u64::MAX, rsp: u64::MAX, cr2: u64::MAX };
         let line = exception(&worst, 0..0);
         assert!(line.as_str().ends_with("cr2 0xffffffffffffffff"), "{}", line.as_str());
-        let region = Region { start: u64::MAX, len: u64::MAX, tag: [b'x'; 16], sha256: [0xff; 32] };
+        let region = Region {
+            start: u64::MAX,
+            len: u64::MAX,
+            tag: [b'x'; 12],
+            flags: RegionFlags(0),
+            sha256: [0xff; 32],
+        };
         let line = region_mismatch(&region, &[0xee; 32]);
         assert!(line.as_str().ends_with("found eeeeeeeeeeeeeeee"), "{}", line.as_str());
     }

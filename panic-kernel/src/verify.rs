@@ -6,12 +6,15 @@
 use crate::handoff::{Entry, Handoff, Policy};
 use crate::line::Sink;
 use crate::messages;
+use crate::parity::Page;
 use crate::sha256::{Engine, digest_with};
 
 /// Physical memory as the panic path sees it.
 pub trait Memory {
     /// The bytes of a physical range, or nothing where none can be read.
     fn bytes(&self, start: u64, len: u64) -> Option<&[u8]>;
+    /// Writes a whole page; false where nothing can be written.
+    fn write_page(&mut self, start: u64, page: &Page) -> bool;
 }
 
 /// What is done in the end.
@@ -79,15 +82,15 @@ pub fn check_regions<M: Memory, S: Sink>(
         sink.line(&line);
     }
 
-    let entry = handoff.entry();
+    let entry = handoff.entry;
     if !regions.iter().any(|region| region.contains(entry.rip)) {
         sink.line(&messages::entry_unchecked(entry));
     }
     if nr_damaged == 0 {
         return Action::Enter(entry);
     }
-    sink.line(&messages::damaged(nr_damaged, regions.len(), handoff.policy()));
-    by_policy(handoff.policy(), entry)
+    sink.line(&messages::damaged(nr_damaged, regions.len(), handoff.policy));
+    by_policy(handoff.policy, entry)
 }
 
 /// Decides what follows an exception.
@@ -141,7 +144,7 @@ fn by_policy(policy: Policy, entry: Entry) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::Console;
+    use crate::handoff::{Console, EntryMode, Region, RegionFlags};
     use crate::line::{Line, PREFIX};
     use crate::sha256::digest;
     use std::string::String;
@@ -154,7 +157,7 @@ mod tests {
         assert!(answers[2..].iter().all(|a| *a == Answer::TripleFault));
     }
 
-    const ENTRY: Entry = Entry { rip: 0x1200, rsi: 0x9000 };
+    const ENTRY: Entry = Entry { rip: 0x1200, argument: 0x9000, mode: EntryMode::Long, nr_relocated: 0 };
 
     struct Literal(&'static [(u64, &'static [u8])]);
 
@@ -162,6 +165,10 @@ mod tests {
         fn bytes(&self, start: u64, len: u64) -> Option<&[u8]> {
             let (_, bytes) = self.0.iter().find(|(at, _)| *at == start)?;
             bytes.get(..len as usize)
+        }
+
+        fn write_page(&mut self, _start: u64, _page: &Page) -> bool {
+            false
         }
     }
 
@@ -177,11 +184,14 @@ mod tests {
     const KERNEL: &[u8] = &[0x90; 0x1000];
     const INITRAMFS: &[u8] = &[b'i'; 0x700];
 
+    fn region(start: u64, tag: &str, bytes: &[u8]) -> Region {
+        Region::new(start, bytes.len() as u64, tag, RegionFlags::default(), digest(bytes)).unwrap()
+    }
+
     fn handoff(policy: Policy) -> Handoff {
         let mut handoff = Handoff::new(Console::None, policy, ENTRY);
-        handoff.push_region(0x1000, KERNEL.len() as u64, "bzImage", digest(KERNEL)).unwrap();
-        handoff.push_region(0x8000, INITRAMFS.len() as u64, "initramfs", digest(INITRAMFS)).unwrap();
-        handoff.seal();
+        handoff.push_region(region(0x1000, "bzImage", KERNEL)).unwrap();
+        handoff.push_region(region(0x8000, "initramfs", INITRAMFS)).unwrap();
         handoff
     }
 
@@ -230,7 +240,7 @@ mod tests {
     #[test]
     fn an_entry_outside_every_region_is_mentioned_but_taken() {
         let mut handoff = Handoff::new(Console::None, Policy::Reset, ENTRY);
-        handoff.push_region(0x8000, INITRAMFS.len() as u64, "initramfs", digest(INITRAMFS)).unwrap();
+        handoff.push_region(region(0x8000, "initramfs", INITRAMFS)).unwrap();
         let (action, log) = check(&handoff, &Literal(&[(0x8000, INITRAMFS)]));
         assert_eq!(action, Action::Enter(ENTRY));
         assert_eq!(log[1], "entry 0x1200 lies in no checked region");

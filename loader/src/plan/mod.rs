@@ -19,7 +19,9 @@ use std::borrow::Cow;
 
 use kdump_arch_x86::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, ENTRY_64_OFFSET};
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange, range};
-use kdump_panic_kernel::handoff::{Console, Entry, Handoff, HandoffError, Policy};
+use kdump_panic_kernel::handoff::{
+    Console, Entry, EntryMode, Handoff, HandoffError, Policy, Region, RegionFlags,
+};
 use sha2::{Digest as _, Sha256};
 use zerocopy::IntoBytes as _;
 
@@ -220,7 +222,12 @@ pub fn plan<'a>(request: &Request<'a>) -> Result<LoadPlan<'a>, Error> {
     }
     segments.push(header);
 
-    let entry = Entry { rip: layout.kernel.start().0 + ENTRY_64_OFFSET, rsi: layout.boot_params.start().0 };
+    let entry = Entry {
+        rip: layout.kernel.start().0 + ENTRY_64_OFFSET,
+        argument: layout.boot_params.start().0,
+        mode: EntryMode::Long,
+        nr_relocated: 0,
+    };
     let (start, panic_segment) = place_panic_image(request, layout.panic_image, entry, &segments)?;
     segments.push(panic_segment);
     segments.sort_unstable_by_key(|s| s.range);
@@ -259,8 +266,11 @@ fn place_panic_image(
     let placed = request.panic_image.place(at.start().0).map_err(Error::PanicImage)?;
     let mut bytes = placed.bytes;
     let mut handoff = Handoff::new(request.console, request.policy, entry);
+    let mut regions = Vec::new();
     let mut push = |start: PhysAddr, bytes: &[u8], tag: &str, sha256: [u8; 32]| {
-        handoff.push_region(start.0, bytes.len() as u64, tag, sha256).map_err(Error::Handoff)
+        let region = Region::new(start.0, bytes.len() as u64, tag, RegionFlags::default(), sha256);
+        regions.push(region.map_err(Error::Handoff)?);
+        Ok::<_, Error>(())
     };
     // The program checks its own constant part before all else.
     let constant = bytes.get(..placed.constant_len as usize).unwrap_or_default();
@@ -270,7 +280,10 @@ fn place_panic_image(
             push(segment.range.start(), &segment.bytes, segment.tag, sha256)?;
         }
     }
-    handoff.seal();
+    regions.sort_unstable_by_key(|region| region.start);
+    for region in regions {
+        handoff.push_region(region).map_err(Error::Handoff)?;
+    }
     // The handoff page lies behind the image.
     let page_at = (placed.handoff - at.start().0) as usize;
     bytes.resize(page_at, 0);

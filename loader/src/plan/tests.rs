@@ -189,10 +189,10 @@ fn the_handoff_names_every_region_and_the_64_bit_entry() {
     let plan = inputs.plan(&machine).unwrap();
     let panic_segment = segment(&plan, "panic-kernel");
     let handoff = Handoff::parse(&panic_segment.bytes[panic_segment.bytes.len() - 4096..]).unwrap();
-    assert_eq!(handoff.entry().rip, segment(&plan, "bzImage").range.start().0 + 0x200);
-    assert_eq!(handoff.entry().rsi, segment(&plan, "boot_params").range.start().0);
+    assert_eq!(handoff.entry.rip, segment(&plan, "bzImage").range.start().0 + 0x200);
+    assert_eq!(handoff.entry.argument, segment(&plan, "boot_params").range.start().0);
     let tags: Vec<_> = handoff.regions().iter().map(|r| String::from_utf8_lossy(r.tag_bytes())).collect();
-    assert_eq!(tags, ["panic-kernel", "bzImage", "initramfs", "boot_params", "cmdline", "elfcorehdr"]);
+    assert_eq!(tags, ["bzImage", "panic-kernel", "cmdline", "boot_params", "initramfs", "elfcorehdr"]);
     for r in handoff.regions() {
         let s = plan.segments.iter().find(|s| s.range.start().0 == r.start).unwrap();
         assert_eq!(r.sha256, <[u8; 32]>::from(Sha256::digest(&s.bytes[..r.len as usize])), "{}", s.tag);

@@ -61,6 +61,33 @@ pub enum HandoffError {
         /// The number stored.
         port: u64,
     },
+    /// Registers of a memory-mapped UART that no access fits.
+    BadRegisters {
+        /// The shift stored.
+        shift: u32,
+        /// The width stored.
+        width: u32,
+    },
+    /// A console in memory that cannot be there.
+    BadConsoleMemory {
+        /// Its address.
+        base: u64,
+    },
+    /// An entry mode this version does not know.
+    UnknownMode {
+        /// The number of bits stored.
+        bits: u32,
+    },
+    /// Parity and digest table that do not belong to the regions.
+    BadGeometry {
+        /// The number of pages that does not fit.
+        nr: u64,
+    },
+    /// The address of a page that is none.
+    BadPage {
+        /// The address.
+        address: u64,
+    },
     /// A policy this version does not know.
     UnknownPolicy {
         /// The number stored.
@@ -90,10 +117,19 @@ impl HandoffError {
                 line.str("region at ").hex(start).str(" with impossible length ").hex(len)
             }
             Self::BadTag { len } => {
-                line.str("tag of ").dec(len as u64).str(" bytes, expected 1 to 16 printable characters")
+                line.str("tag of ").dec(len as u64).str(" bytes, expected 1 to 12 printable characters")
             }
             Self::UnknownConsole { kind } => line.str("unknown console kind ").dec(kind.into()),
             Self::BadPort { port } => line.str("impossible console port ").hex(port),
+            Self::BadRegisters { shift, width } => line
+                .str("impossible console registers, shift ")
+                .dec(shift.into())
+                .str(" width ")
+                .dec(width.into()),
+            Self::BadConsoleMemory { base } => line.str("impossible console address ").hex(base),
+            Self::UnknownMode { bits } => line.str("unknown entry mode ").dec(bits.into()),
+            Self::BadGeometry { nr } => line.str("impossible parity or digest table, ").dec(nr).str(" pages"),
+            Self::BadPage { address } => line.str("no page at ").hex(address),
             Self::UnknownPolicy { code } => line.str("unknown policy ").dec(code.into()),
         };
     }
