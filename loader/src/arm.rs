@@ -14,7 +14,7 @@ use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, Ta
 use crate::machine::{self, Machine};
 use crate::modules::{self, Tree};
 use crate::panic_image::{self, PanicImage};
-use crate::plan::{self, LoadPlan, PlanView, Request};
+use crate::plan::{self, Linux, LoadPlan, PlanView, Request};
 use crate::preflight;
 use crate::serial;
 use crate::state::{self, FileId, STATE_VERSION, State};
@@ -249,15 +249,18 @@ impl Prepared {
     /// # Errors
     /// [`plan::Error`].
     pub fn plan(&self) -> Result<LoadPlan<'_>, plan::Error> {
-        plan::plan(&Request {
-            machine: &self.machine,
+        let payload = Linux {
             image: &self.image,
             initramfs: &self.initramfs.packed,
             unpacked_len: self.initramfs.unpacked_len,
+            append: &self.settings.append,
+        };
+        plan::plan(&Request {
+            machine: &self.machine,
+            payload: &payload,
             panic_image: &self.panic_image,
             console: self.console,
             policy: self.settings.on_corruption,
-            append: &self.settings.append,
         })
     }
 

@@ -10,31 +10,32 @@
 //!
 //! Source: kernel/kexec_core.c (`sanity_check_segment_list`, `kimage_alloc_crash_control_pages`).
 
+mod error;
 mod layout;
+mod linux;
 mod show;
+mod staging;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 
-use kdump_arch_x86::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, ENTRY_64_OFFSET};
-use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange, range};
-use kdump_panic_kernel::handoff::{
-    Console, Entry, EntryMode, Handoff, HandoffError, Policy, Region, RegionFlags,
-};
+use kdump_arch_x86::{PhysAddr, PhysRange, range};
+use kdump_panic_kernel::handoff::{Console, Entry, Handoff, Policy, Region, RegionFlags};
 use sha2::{Digest as _, Sha256};
-use zerocopy::IntoBytes as _;
 
-use crate::boot_params::{self, MemoryMapEntry, Pointers};
-use crate::bzimage::BzImage;
+use crate::boot_params::MemoryMapEntry;
+use crate::elfcorehdr;
 use crate::machine::Machine;
 use crate::panic_image::PanicImage;
-use crate::{cmdline, elfcorehdr};
 
-use layout::{MIB, Sizes, elfcorehdr_room, lay_out, pages};
+pub use error::Error;
+use layout::{MIB, elfcorehdr_room, lay_out};
 pub use layout::{RUN_ROOM, recommended_bytes, top_of_ram};
+pub use linux::Linux;
 pub(crate) use show::hex;
 pub use show::{PlanView, SegmentView, size_text};
+pub use staging::{Content, Needs, Payload, Piece, Place, Placed, Staged};
 
 /// `KEXEC_ON_CRASH`.
 pub const KEXEC_ON_CRASH: u64 = 1;
@@ -79,156 +80,65 @@ pub struct LoadPlan<'a> {
 
 /// What a plan is made from.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct Request<'a, 'r> {
     /// The running system.
-    pub machine: &'a Machine,
-    /// The capture kernel.
-    pub image: &'a BzImage,
-    /// Its initramfs, packed.
-    pub initramfs: &'a [u8],
-    /// Bytes of the initramfs, unpacked.
-    pub unpacked_len: u64,
+    pub machine: &'r Machine,
+    /// What runs after the panic path.
+    pub payload: &'r dyn Payload<'a>,
     /// The panic-path program.
-    pub panic_image: &'a PanicImage,
+    pub panic_image: &'r PanicImage,
     /// Where the panic path prints.
     pub console: Console,
     /// What it does when a digest is wrong.
     pub policy: Policy,
-    /// The user's words for the command line.
-    pub append: &'a str,
-}
-
-/// Why no plan can be made.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// `crashkernel=` is missing.
-    #[error("no memory is reserved for a capture kernel; this one needs crashkernel={}M or more on the kernel command line", .need.div_ceil(MIB))]
-    NoReservation {
-        /// Bytes that would do.
-        need: u64,
-    },
-    /// The reservation is too small.
-    #[error(
-        "the capture kernel needs {} MiB of crashkernel memory to be loaded ({kernel} bytes for the kernel, {rest} \
-         for initramfs, headers and control pages) and more to run, {region} has {} MiB: reboot with \
-         crashkernel={}M", .need.div_ceil(MIB), .have / MIB, .recommended.div_ceil(MIB)
-    )]
-    TooSmall {
-        /// Bytes that would do for loading.
-        need: u64,
-        /// Bytes there are.
-        have: u64,
-        /// Of `need`: the kernel while it unpacks.
-        kernel: u64,
-        /// Of `need`: all else.
-        rest: u64,
-        /// Bytes to live in.
-        recommended: u64,
-        /// The region.
-        region: PhysRange,
-    },
-    /// kexec_load(2) refuses more than half of the RAM that the kernel manages.
-    #[error("the segments take {need} bytes, the kernel allows no more than half of its RAM, {have} bytes")]
-    MoreThanHalf {
-        /// Bytes of all segments.
-        need: u64,
-        /// Bytes allowed.
-        have: u64,
-    },
-    /// The initramfs is empty.
-    #[error("the initramfs is empty")]
-    NoInitramfs,
-    /// The command line is too long.
-    #[error(transparent)]
-    Cmdline(#[from] cmdline::TooLong),
-    /// elfcorehdr cannot be built.
-    #[error(transparent)]
-    Elfcorehdr(#[from] elfcorehdr::Error),
-    /// boot_params cannot be built.
-    #[error(transparent)]
-    BootParams(#[from] boot_params::TooManyEntries),
-    /// The panic-path program cannot be placed.
-    #[error("the panic-path program cannot be placed")]
-    PanicImage(#[source] crate::panic_image::Error),
-    /// The handoff page refuses a value.
-    #[error("the handoff page cannot be written")]
-    Handoff(#[source] HandoffError),
 }
 
 /// Plans the load.
 ///
 /// # Errors
 /// [`Error`].
-pub fn plan<'a>(request: &Request<'a>) -> Result<LoadPlan<'a>, Error> {
-    let Request { machine, image, initramfs, .. } = *request;
-    if initramfs.is_empty() {
-        return Err(Error::NoInitramfs);
-    }
+pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
+    let Request { machine, payload, .. } = *request;
     let elfcorehdr = elfcorehdr::build(machine)?;
     let (elfcorehdr_size, is_updated) = elfcorehdr_room(machine, elfcorehdr.len() as u64);
-    let sizes = Sizes {
-        elfcorehdr: elfcorehdr_size,
-        initramfs: pages(initramfs.len() as u64),
-        boot_params: PAGE_SIZE,
-        cmdline: pages(image.cmdline_size() as u64 + 1),
-        panic_image: pages(request.panic_image.mem_size()),
-    };
-    let layout = lay_out(machine, image, &sizes)?;
+    let needs = payload.needs(machine);
 
-    let cmdline = cmdline::build(
-        &machine.cmdline,
-        &cmdline::Additions {
-            elfcorehdr: layout.elfcorehdr.start(),
-            boot_apic_id: machine.boot_apic_id,
-            append: request.append,
-        },
-        image.cmdline_size(),
-    )?;
-    let mut memory_map = boot_params::plan_memory_map(machine, &[layout.elfcorehdr]);
-    let nr_dropped = boot_params::drop_reserved(&mut memory_map);
-    let pointers = Pointers {
-        cmdline: layout.cmdline.start(),
-        initramfs: PhysRange::new(
-            layout.initramfs.start().0,
-            layout.initramfs.start().0 + initramfs.len() as u64,
-        ),
-    };
-    let params = boot_params::build(machine, image, pointers, &memory_map)?;
+    let own = |tag, purpose, size| Piece { tag, purpose, size, content: size, place: Place::High };
+    let mut pieces = vec![own("elfcorehdr", "where /proc/vmcore finds memory", elfcorehdr_size)];
+    pieces.extend(&needs.pieces);
+    let payload_pieces = 1..pieces.len();
+    pieces.push(own(
+        PANIC_KERNEL_TAG,
+        "runs first: checks, reports, enters the kernel",
+        request.panic_image.mem_size(),
+    ));
+    let (region, ranges) = lay_out(machine, &pieces, needs.recommended)?;
+    let at = |index: usize| ranges.get(index).copied().unwrap_or(region);
+    let elfcorehdr_at = at(0);
 
-    let mut cmdline_bytes = cmdline.clone().into_bytes();
-    cmdline_bytes.push(0);
-    let mut segments = vec![
-        Segment {
-            tag: "bzImage",
-            purpose: "protected-mode kernel, with room to unpack",
-            range: layout.kernel,
-            bytes: Cow::Borrowed(image.kernel()),
-            sha256: Some(image.kernel_sha256()),
-        },
-        checked("initramfs", "kdump-init and drivers", layout.initramfs, Cow::Borrowed(initramfs)),
-        checked(
-            "boot_params",
-            "memory map and pointers",
-            layout.boot_params,
-            params.as_bytes().to_vec().into(),
-        ),
-        checked("cmdline", "command line", layout.cmdline, cmdline_bytes.into()),
-    ];
-    let mut header =
-        checked("elfcorehdr", "where /proc/vmcore finds memory", layout.elfcorehdr, elfcorehdr.into());
-    if is_updated {
-        // The kernel rewrites it on hotplug; a digest would then be wrong.
-        header.sha256 = None;
+    let staged = payload.stage(&Placed {
+        machine,
+        region,
+        pieces: ranges.get(payload_pieces.clone()).unwrap_or_default(),
+        elfcorehdr: elfcorehdr_at,
+        kept_from_ram: &[elfcorehdr_at],
+    })?;
+    let mut segments = Vec::new();
+    let payload_places = pieces.iter().zip(&ranges).skip(payload_pieces.start);
+    for ((piece, &range), content) in payload_places.zip(staged.contents) {
+        let sha256 = content.sha256.unwrap_or_else(|| Sha256::digest(&content.bytes).into());
+        let Piece { tag, purpose, .. } = *piece;
+        segments.push(Segment { tag, purpose, range, bytes: content.bytes, sha256: Some(sha256) });
     }
-    segments.push(header);
-
-    let entry = Entry {
-        rip: layout.kernel.start().0 + ENTRY_64_OFFSET,
-        argument: layout.boot_params.start().0,
-        mode: EntryMode::Long,
-        nr_relocated: 0,
-    };
-    let (start, panic_segment) = place_panic_image(request, layout.panic_image, entry, &segments)?;
+    segments.push(Segment {
+        tag: "elfcorehdr",
+        purpose: "where /proc/vmcore finds memory",
+        range: elfcorehdr_at,
+        // The kernel rewrites it on hotplug; a digest would then be wrong.
+        sha256: (!is_updated).then(|| Sha256::digest(&elfcorehdr).into()),
+        bytes: elfcorehdr.into(),
+    });
+    let (start, panic_segment) = place_panic_image(request, at(payload_pieces.end), staged.entry, &segments)?;
     segments.push(panic_segment);
     segments.sort_unstable_by_key(|s| s.range);
 
@@ -238,14 +148,16 @@ pub fn plan<'a>(request: &Request<'a>) -> Result<LoadPlan<'a>, Error> {
     {
         return Err(Error::MoreThanHalf { need, have: total / 2 });
     }
+    let mut warnings = staged.warnings;
+    warnings.extend(self::warnings(machine, needs.recommended));
     Ok(LoadPlan {
         entry: start,
-        region: layout.region,
+        region,
         segments,
-        memory_map,
-        cmdline,
+        memory_map: staged.memory_map,
+        cmdline: staged.cmdline,
         flags: KEXEC_ON_CRASH | if is_updated { KEXEC_UPDATE_ELFCOREHDR } else { 0 },
-        warnings: warnings(request, layout.region, nr_dropped),
+        warnings,
     })
 }
 
@@ -258,7 +170,7 @@ impl LoadPlan<'_> {
 }
 
 fn place_panic_image(
-    request: &Request<'_>,
+    request: &Request<'_, '_>,
     at: PhysRange,
     entry: Entry,
     segments: &[Segment<'_>],
@@ -298,42 +210,24 @@ fn place_panic_image(
     Ok((PhysAddr(placed.entry), segment))
 }
 
-fn checked<'a>(
-    tag: &'static str,
-    purpose: &'static str,
-    range: PhysRange,
-    bytes: Cow<'a, [u8]>,
-) -> Segment<'a> {
-    let sha256 = Some(Sha256::digest(&bytes).into());
-    Segment { tag, purpose, range, bytes, sha256 }
-}
-
-fn warnings(request: &Request<'_>, region: PhysRange, nr_dropped: usize) -> Vec<String> {
+fn warnings(machine: &Machine, recommended: u64) -> Vec<String> {
     let mut warnings = Vec::new();
-    if nr_dropped > 0 {
-        warnings.push(format!(
-            "boot_params holds {E820_MAX_ENTRIES_ZEROPAGE} memory ranges: the {nr_dropped} smallest reserved ones \
-             were left out of the capture kernel's memory map"
-        ));
-    }
-    let packed = request.initramfs.len() as u64;
-    let wanted = recommended_bytes(request.image, packed, request.unpacked_len, top_of_ram(request.machine));
-    let have: u64 = request.machine.iomem.crash_kernel().iter().map(|r| r.len()).sum();
-    if have < wanted {
+    let have: u64 = machine.iomem.crash_kernel().iter().map(|r| r.len()).sum();
+    if have < recommended {
         warnings.push(format!(
             "crashkernel memory is {} MiB; the capture kernel may run out of memory below {} MiB",
-            region.len() / MIB,
-            wanted / MIB
+            have / MIB,
+            recommended / MIB
         ));
     }
-    let map = request.machine.kernel_map;
+    let map = machine.kernel_map;
     if map.page_offset.is_none() || map.text.is_none() {
         warnings.push(
             "/proc/kcore does not tell where the kernel is mapped: readers that trust p_vaddr will be misled"
                 .to_owned(),
         );
     }
-    if request.machine.crash_notes.is_empty() {
+    if machine.crash_notes.is_empty() {
         warnings.push("no CPU has a crash_notes file: the dump will have no registers".to_owned());
     }
     warnings

@@ -2,8 +2,9 @@
 
 use super::layout::control_room;
 use super::*;
-use crate::bzimage::tests::image;
+use crate::bzimage::{BzImage, tests::image};
 use crate::iomem::Iomem;
+use kdump_arch_x86::PAGE_SIZE;
 use kdump_arch_x86::bootparam::BootParams;
 use zerocopy::FromBytes as _;
 
@@ -45,16 +46,19 @@ impl Inputs {
         }
     }
 
-    fn plan<'a>(&'a self, machine: &'a Machine) -> Result<LoadPlan<'a>, Error> {
-        plan(&Request {
-            machine,
+    fn plan(&self, machine: &Machine) -> Result<LoadPlan<'_>, Error> {
+        let payload = Linux {
             image: &self.image,
             initramfs: &self.initramfs,
             unpacked_len: self.initramfs.len() as u64,
+            append: "",
+        };
+        plan(&Request {
+            machine,
+            payload: &payload,
             panic_image: &self.panic_image,
             console: Console::None,
             policy: Policy::Reset,
-            append: "",
         })
     }
 }
