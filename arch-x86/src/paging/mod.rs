@@ -2,12 +2,14 @@
 //!
 //! [`Walk`] says which table entry to read next and takes its value back; the caller owns
 //! reading, caching and error context. A hole is an answer with an extent, so that a caller can
-//! step over a whole absent table at once.
+//! step over a whole absent table at once. [`identity`] builds tables instead of walking them.
 //!
 //! Source: Intel SDM vol. 3, section "4-level paging and 5-level paging";
 //! Linux arch/x86/include/asm/pgtable_types.h.
 
 use core::fmt;
+
+pub mod identity;
 
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
