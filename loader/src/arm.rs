@@ -6,20 +6,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use kdump_panic_kernel::handoff::Console;
-pub use kdump_panic_kernel::handoff::Policy;
+pub use kdump_panic_kernel::handoff::{Policy, TestHook};
 
 use crate::bzimage::{self, BzImage};
+use crate::console::{self, Chosen};
 use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, TargetConfig};
 use crate::machine::{self, Machine};
 use crate::modules::{self, Tree};
 use crate::panic_image::{self, PanicImage};
 use crate::plan::{self, Linux, LoadPlan, PlanView, Request};
 use crate::preflight;
-use crate::serial;
 use crate::state::{self, FileId, STATE_VERSION, State};
 use crate::syscall;
 use crate::target::{self, Target};
+use crate::tsc;
 
 /// Larger files are no kernel and no init.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -46,9 +46,13 @@ pub struct Settings {
     /// Words for the capture kernel's command line.
     pub append: String,
     /// Where the panic path prints.
-    pub console: serial::Choice,
-    /// What it does with damaged memory.
+    pub console: console::Choice,
+    /// What it does with memory that is damaged beyond repair.
     pub on_corruption: Policy,
+    /// Longest damaged run that it can rebuild, in bytes; 0 for none.
+    pub parity_run: u64,
+    /// A failure that the panic path brings about itself, for tests.
+    pub test_hook: TestHook,
 }
 
 /// Why arming failed.
@@ -145,11 +149,10 @@ pub struct Prepared {
     /// The initramfs.
     pub initramfs: Initramfs,
     /// Where the panic path prints.
-    pub console: Console,
-    /// The same in words, with the reason if it is nowhere.
-    pub console_text: String,
+    pub console: Chosen,
     settings: Settings,
     panic_image: PanicImage,
+    tsc_khz: u64,
 }
 
 /// Reads the machine and all files, and builds the initramfs. `for_load`: whether permissions are
@@ -174,24 +177,28 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     if machine.has_5_level_paging() {
         image.check_5_level_paging().map_err(|source| Error::Image { path: kernel.clone(), source })?;
     }
-    let (kernel_file, capture) = thread::scope(|scope| {
+    let (kernel_file, tsc_khz, capture) = thread::scope(|scope| {
+        // Most of this is sleep.
+        let tsc_khz = scope.spawn(|| tsc::tsc_khz(&machine));
         // Digests are most of the work; the kernel's is computed meanwhile.
         let digest = scope.spawn(|| file_id("kernel image", &kernel, image.kernel_sha256()));
         let capture = build_capture(&settings, &machine, &image);
-        (digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), capture)
+        let digest = digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (digest, tsc_khz.join().unwrap_or_default(), capture)
     });
     let (target, initramfs, init_file) = capture?;
-    let (console, console_text) = serial::resolve(settings.console, &machine.cmdline, root);
+    let params = machine.boot_params.as_deref();
+    let console = console::resolve(settings.console, &machine.cmdline, params, root);
     Ok(Prepared {
         kernel_file: kernel_file?,
         init_file,
         panic_image: PanicImage::embedded()?,
+        tsc_khz,
         machine,
         image,
         target,
         initramfs,
         console,
-        console_text,
         settings,
     })
 }
@@ -259,8 +266,11 @@ impl Prepared {
             machine: &self.machine,
             payload: &payload,
             panic_image: &self.panic_image,
-            console: self.console,
+            console: self.console.console,
             policy: self.settings.on_corruption,
+            parity_run: self.settings.parity_run,
+            tsc_khz: self.tsc_khz,
+            test_hook: self.settings.test_hook,
         })
     }
 
@@ -281,7 +291,9 @@ impl Prepared {
             format: self.settings.format.clone(),
             compression: self.settings.compression.clone(),
             end: self.settings.end.clone(),
-            console: self.console_text.clone(),
+            console: self.console.text.clone(),
+            parity: plan.protection.to_string(),
+            panic_test: plan::test_hook_name(plan.handoff.test_hook).map(str::to_owned),
             plan: serde_json::to_value(PlanView::from(plan)).unwrap_or_default(),
         }
     }

@@ -8,6 +8,9 @@
 
 use kdump_arch_x86::PhysAddr;
 
+/// Tells kdump-init where the panic record is. The kernel leaves words with a dot to modules.
+pub const RECORD_PARAMETER: &str = "kdump-rs.record";
+
 /// Words that a capture kernel is better off with, unless the user said otherwise.
 ///
 /// One CPU, because the crashing one need not be the boot CPU and an INIT to that resets the
@@ -27,7 +30,8 @@ const DEFAULTS: [&str; 10] = [
 ];
 
 /// Parameters of the production system that would hurt or mean nothing in the capture kernel.
-const DROPPED: [&str; 48] = [
+const DROPPED: [&str; 49] = [
+    "kdump_rs.record",
     "BOOT_IMAGE",
     "initrd",
     "crashkernel",
@@ -102,6 +106,8 @@ pub struct TooLong {
 pub struct Additions<'a> {
     /// Where elfcorehdr is.
     pub elfcorehdr: PhysAddr,
+    /// Where the panic record is: in elfcorehdr too, unless the kernel has rewritten that.
+    pub record: PhysAddr,
     /// APIC ID of the boot CPU, which a capture kernel on several CPUs must leave alone.
     pub boot_apic_id: Option<u32>,
     /// The user's words, last and therefore strongest.
@@ -117,7 +123,10 @@ pub fn build(running: &str, additions: &Additions<'_>, max: usize) -> Result<Str
     let is_appended = |word: &str| appended.iter().any(|a| name(a) == name(word));
 
     // First, so that no cut loses it.
-    let mut words = vec![format!("elfcorehdr={:#x}", additions.elfcorehdr)];
+    let mut words = vec![
+        format!("elfcorehdr={:#x}", additions.elfcorehdr),
+        format!("{RECORD_PARAMETER}={:#x}", additions.record),
+    ];
     // What follows " -- " is for init.
     let kernel_words = split_words(running).into_iter().take_while(|w| *w != "--");
     let defaults = |word: &str| DEFAULTS.iter().any(|d| name(d) == name(word));
@@ -140,10 +149,11 @@ pub fn build(running: &str, additions: &Additions<'_>, max: usize) -> Result<Str
     if text.len() > max { Err(TooLong { len: text.len(), max, text }) } else { Ok(text) }
 }
 
-/// `console=` words, in order.
+/// The values of a parameter, in order.
 #[must_use]
-pub fn consoles(cmdline: &str) -> Vec<&str> {
-    split_words(cmdline).into_iter().filter_map(|w| w.strip_prefix("console=")).collect()
+pub fn values<'a>(cmdline: &'a str, parameter: &str) -> Vec<&'a str> {
+    let value = |word: &'a str| word.strip_prefix(parameter)?.strip_prefix('=');
+    split_words(cmdline).into_iter().filter_map(value).collect()
 }
 
 fn is_dropped(word: &str) -> bool {
@@ -173,22 +183,28 @@ mod tests {
     use super::*;
 
     fn additions(append: &str) -> Additions<'_> {
-        Additions { elfcorehdr: PhysAddr(0x17f0_0000), boot_apic_id: Some(0), append }
+        Additions {
+            elfcorehdr: PhysAddr(0x17f0_0000),
+            record: PhysAddr(0x17ef_f000),
+            boot_apic_id: Some(0),
+            append,
+        }
     }
 
     #[test]
     fn consoles_stay_and_the_root_goes() {
-        let running = "BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet console=tty0 console=ttyS0,115200n8 \
+        let running = "kdump-rs.record=0x1000 BOOT_IMAGE=/vmlinuz root=UUID=1 ro quiet console=tty0 console=ttyS0,115200n8 \
                        crashkernel=256M,high crashkernel=64M,low pci=nomsi mem=4G rd.luks.uuid=3 nr_cpus=8 -- x=y";
         let text = build(running, &additions(""), 2047).unwrap();
         assert!(
-            text.starts_with("elfcorehdr=0x17f00000 console=tty0 console=ttyS0,115200n8 pci=nomsi nr_cpus=1")
+            text.starts_with("elfcorehdr=0x17f00000 kdump-rs.record=0x17eff000 console=tty0 console=ttyS0,115200n8 pci=nomsi nr_cpus=1")
         );
-        for gone in ["root=", "quiet", "crashkernel", "mem=4G", "luks", "nr_cpus=8", "x=y", " ro "] {
+        for gone in ["0x1000", "root=", "quiet", "crashkernel", "mem=4G", "luks", "nr_cpus=8", "x=y", " ro "]
+        {
             assert!(!text.contains(gone), "{gone} in {text}");
         }
         assert!(text.ends_with("disable_cpu_apicid=0"));
-        assert_eq!(consoles(running), ["tty0", "ttyS0,115200n8"]);
+        assert_eq!(values(running, "console"), ["tty0", "ttyS0,115200n8"]);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct ArmConfig {
     pub console: Option<String>,
     /// `--on-corruption`
     pub on_corruption: Option<String>,
+    /// `--parity`
+    pub parity: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -2,7 +2,7 @@
 //! crashed kernel's notes and memory.
 //!
 //! In this form `p_offset` is a physical address. Order: a PT_NOTE per possible CPU, one for
-//! VMCOREINFO, a PT_LOAD for the kernel's text, one per range of RAM. RAM means System RAM without
+//! VMCOREINFO, one for the panic record, a PT_LOAD for the kernel's text, one per range of RAM. RAM means System RAM without
 //! the first MiB, the crashkernel memory and CMA memory given to the capture kernel.
 //!
 //! Source: kernel/crash_core.c (`crash_prepare_elf64_headers`), fs/proc/vmcore.c.
@@ -34,11 +34,11 @@ pub enum Error {
     },
 }
 
-/// Builds the header's bytes.
+/// Builds the header's bytes. `record` is the page of the panic record, a note.
 ///
 /// # Errors
 /// [`Error`].
-pub fn build(machine: &Machine) -> Result<Vec<u8>, Error> {
+pub fn build(machine: &Machine, record: PhysRange) -> Result<Vec<u8>, Error> {
     let ram = dumped_ram(machine);
     if ram.is_empty() {
         return Err(Error::NoRam);
@@ -47,6 +47,7 @@ pub fn build(machine: &Machine) -> Result<Vec<u8>, Error> {
 
     let mut headers: Vec<Phdr> = machine.crash_notes.iter().map(|&(_, range)| note(range)).collect();
     headers.push(note(vmcoreinfo));
+    headers.push(note(record));
     if let Some(text) = machine.kernel_map.text {
         headers.extend(text_load(text));
     }
@@ -104,6 +105,8 @@ mod tests {
     use kdump_arch_x86::{PhysAddr, VirtAddr};
     use zerocopy::FromBytes as _;
 
+    const RECORD: PhysRange = PhysRange::new(0x17ef_f000, 0x17f0_0000);
+
     fn machine() -> Machine {
         Machine {
             iomem: Iomem::parse(SAMPLE.as_bytes()).unwrap(),
@@ -145,30 +148,35 @@ mod tests {
 
     #[test]
     fn notes_text_and_ram_are_in_the_kernels_own_order() {
-        let phdrs = headers(&build(&machine()).unwrap());
+        let phdrs = headers(&build(&machine(), RECORD).unwrap());
         let types: Vec<_> = phdrs.iter().map(|p| p.p_type.get()).collect();
-        assert_eq!(types, [4, 4, 4, 1, 1, 1, 1, 1]);
+        assert_eq!(types, [4, 4, 4, 4, 1, 1, 1, 1, 1]);
         assert_eq!(phdrs[1].p_offset.get(), 0x1f72_d5c0);
         assert_eq!(phdrs[2].p_memsz.get(), 0x1024);
-        assert_eq!(phdrs[3].p_vaddr.get(), 0xffff_ffff_a900_0000);
-        assert_eq!(phdrs[4].p_vaddr.get(), 0xffff_8f45_c010_0000);
+        assert_eq!((phdrs[3].p_offset.get(), phdrs[3].p_filesz.get()), (0x17ef_f000, 0x1000));
+        assert_eq!(phdrs[4].p_vaddr.get(), 0xffff_ffff_a900_0000);
+        assert_eq!(phdrs[5].p_vaddr.get(), 0xffff_8f45_c010_0000);
         assert!(phdrs.iter().all(|p| p.p_offset == p.p_paddr && p.p_filesz == p.p_memsz));
     }
 
     #[test]
     fn an_unknown_direct_map_leaves_physical_addresses() {
-        let phdrs = headers(&build(&Machine { kernel_map: KernelMap::default(), ..machine() }).unwrap());
-        assert_eq!(phdrs.len(), 7);
-        assert_eq!(phdrs[3].p_vaddr.get(), 0x10_0000);
+        let phdrs =
+            headers(&build(&Machine { kernel_map: KernelMap::default(), ..machine() }, RECORD).unwrap());
+        assert_eq!(phdrs.len(), 8);
+        assert_eq!(phdrs[4].p_vaddr.get(), 0x10_0000);
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        assert_eq!(build(&Machine { vmcoreinfo: None, ..machine() }).unwrap_err(), Error::NoVmcoreinfo);
-        assert_eq!(build(&Machine::default()).unwrap_err(), Error::NoRam);
+        assert_eq!(
+            build(&Machine { vmcoreinfo: None, ..machine() }, RECORD).unwrap_err(),
+            Error::NoVmcoreinfo
+        );
+        assert_eq!(build(&Machine::default(), RECORD).unwrap_err(), Error::NoRam);
         let crash_notes = vec![(0, PhysRange::new(0x1000, 0x1170)); 70_000];
         assert!(matches!(
-            build(&Machine { crash_notes, ..machine() }).unwrap_err(),
+            build(&Machine { crash_notes, ..machine() }, RECORD).unwrap_err(),
             Error::TooManyHeaders { .. }
         ));
     }

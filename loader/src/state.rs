@@ -100,6 +100,12 @@ pub struct State {
     pub end: String,
     /// Where the panic path prints, in words.
     pub console: String,
+    /// What the panic path can rebuild, in words.
+    #[serde(default)]
+    pub parity: String,
+    /// A failure that the panic path brings about itself: there will be no dump.
+    #[serde(default)]
+    pub panic_test: Option<String>,
     /// The plan, as `--json` prints it.
     pub plan: serde_json::Value,
 }

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use kdump_loader::arm::{self, Policy, Prepared, Settings};
+use kdump_loader::arm::{self, Policy, Prepared, Settings, TestHook};
 use kdump_loader::config::{self, ArmConfig};
-use kdump_loader::plan::{LoadPlan, PlanView, size_text};
+use kdump_loader::plan::{DEFAULT_RUN, LoadPlan, PlanView, parse_run, size_text, test_hook_name};
 use serde_json::json;
 
 use crate::exit::Exit;
@@ -45,12 +45,19 @@ pub struct Args {
     /// Words to add to the capture kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     append: Option<String>,
-    /// Serial console of the panic path: auto, none, or a port such as ttyS0,115200 [default: auto]
+    /// Console of the panic path: auto, none, vga, ttySN, io,0xPORT, mmio,0xADDRESS or mmio32,0xADDRESS, these
+    /// with an optional ,BAUD [default: auto]
     #[arg(long, value_name = "CONSOLE")]
     console: Option<String>,
     /// What the panic path does when the loaded capture kernel is damaged [default: reset]
     #[arg(long, value_enum, value_name = "ACTION")]
     on_corruption: Option<OnCorruption>,
+    /// Longest damaged run of the loaded memory that the panic path can rebuild, 0 for none [default: 1M]
+    #[arg(long, value_name = "SIZE")]
+    parity: Option<String>,
+    /// Make the panic path fail in a given way, to see how it reports that; there will be no dump
+    #[arg(long, value_name = "KIND", hide = true, value_parser = parse_test_hook)]
+    panic_test: Option<TestHook>,
     /// Configuration file; flags override its section [arm] [default: /etc/kdump-rs/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -102,8 +109,11 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
             eprintln!("kdump-rs: armed, but {} cannot be written: {error}", kdump_loader::state::STATE_PATH);
         }
     }
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().chain(&prepared.console.warning) {
         eprintln!("kdump-rs: warning: {warning}");
+    }
+    if let Some(kind) = test_hook_name(plan.handoff.test_hook) {
+        eprintln!("kdump-rs: WARNING: {}", panic_test_text(kind));
     }
     let ms = start.elapsed().as_millis();
     let text = if args.json {
@@ -131,7 +141,8 @@ fn summary(prepared: &Prepared, plan: &LoadPlan<'_>) -> String {
          \x20 initramfs  {packed} ({unpacked} unpacked), {} modules\n\
          \x20 memory     {used} of {reserved} reserved at {}\n\
          \x20 target     {} on {} ({}, UUID {}), {free} free\n\
-         \x20 console    {}\n",
+         \x20 console    {}\n\
+         \x20 parity     {}\n",
         prepared.kernel_file.path.display(),
         initramfs.modules.len(),
         plan.region,
@@ -139,7 +150,15 @@ fn summary(prepared: &Prepared, plan: &LoadPlan<'_>) -> String {
         target.device.display(),
         target.fstype,
         target.uuid,
-        prepared.console_text,
+        prepared.console.text,
+        plan.protection,
+    )
+}
+
+/// What `--panic-test` means to whoever reads it later.
+pub(super) fn panic_test_text(kind: &str) -> String {
+    format!(
+        "the panic path will fail on purpose ({kind}) at the next panic: there may be no dump; arm again without --panic-test"
     )
 }
 
@@ -159,6 +178,7 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
         bail!("level {level} is not between 0 and 31");
     }
     let console = args.console.clone().or(config.console);
+    let parity = args.parity.clone().or(config.parity);
     Ok(Settings {
         kernel: args.kernel.clone().or(config.kernel),
         init: args.init.clone().or(config.init),
@@ -180,7 +200,14 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
             OnCorruption::Boot => Policy::Boot,
             OnCorruption::Halt => Policy::Halt,
         },
+        parity_run: parity.map_or(Ok(DEFAULT_RUN), |text| parse_run(&text))?,
+        test_hook: args.panic_test.unwrap_or_default(),
     })
+}
+
+fn parse_test_hook(text: &str) -> Result<TestHook, String> {
+    let found = TestHook::NAMES.iter().find(|(name, _)| *name == text).map(|(_, hook)| *hook);
+    found.ok_or_else(|| format!("one of {}", TestHook::NAMES.map(|(name, _)| name).join(", ")))
 }
 
 /// Flag over configuration over default.

@@ -8,6 +8,7 @@ use kdump_loader::plan::size_text;
 use kdump_loader::state::{self, State};
 use serde_json::json;
 
+use super::arm::panic_test_text;
 use crate::exit::Exit;
 
 /// Arguments.
@@ -91,6 +92,12 @@ fn describe(state: &State, changes: &[String]) -> String {
         ),
         format!("  console    {}", state.console),
     ];
+    if !state.parity.is_empty() {
+        lines.push(format!("  parity     {}", state.parity));
+    }
+    if let Some(kind) = &state.panic_test {
+        lines.push(format!("  WARNING    {}", panic_test_text(kind)));
+    }
     lines.extend(changes.iter().map(|change| format!("  changed    {change}: arm again")));
     lines.join("\n")
 }

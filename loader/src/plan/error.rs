@@ -1,6 +1,7 @@
 //! Why no plan can be made.
 
 use kdump_arch_x86::PhysRange;
+use kdump_arch_x86::paging::identity;
 use kdump_panic_kernel::handoff::HandoffError;
 
 use super::layout::MIB;
@@ -70,6 +71,9 @@ pub enum Error {
     /// boot_params cannot be built.
     #[error(transparent)]
     BootParams(#[from] boot_params::TooManyEntries),
+    /// The page tables of the panic path cannot be built.
+    #[error("no page tables can be built for the panic path")]
+    PageTables(#[from] identity::Error),
     /// The panic-path program cannot be placed.
     #[error("the panic-path program cannot be placed")]
     PanicImage(#[source] panic_image::Error),

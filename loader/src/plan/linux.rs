@@ -68,12 +68,13 @@ impl<'a> Payload<'a> for Linux<'a> {
             &machine.cmdline,
             &cmdline::Additions {
                 elfcorehdr: placed.elfcorehdr.start(),
+                record: placed.record.start(),
                 boot_apic_id: machine.boot_apic_id,
                 append: self.append,
             },
             image.cmdline_size(),
         )?;
-        let mut memory_map = boot_params::plan_memory_map(machine, placed.kept_from_ram);
+        let mut memory_map = boot_params::plan_memory_map(machine, &[placed.elfcorehdr, placed.record]);
         let nr_dropped = boot_params::drop_reserved(&mut memory_map);
         let initramfs_at = placed.piece(INITRAMFS).start().0;
         let pointers = Pointers {

@@ -4,45 +4,53 @@
 //! performed ([`crate::syscall`]). Everything that kexec_load(2) would refuse is refused here with
 //! numbers, because the kernel drops the old image before it looks at the new one.
 //!
-//! Layout, upwards: free memory for the kernel's control pages and page tables, the protected-mode
-//! kernel with its unpacking room, free memory, panic-path program with handoff page, command line,
-//! boot_params, initramfs, elfcorehdr. The kernel takes its pages from the first holes it finds.
+//! Layout, upwards: free memory for the kernel's control pages and page tables, a copy of the panic-path
+//! program, the protected-mode kernel with its unpacking room, free memory, panic-path program with handoff
+//! page, control page, page tables, command line, boot_params, initramfs, page digests, panic record,
+//! elfcorehdr, parity. The kernel takes its pages from the first holes it finds.
 //!
 //! Source: kernel/kexec_core.c (`sanity_check_segment_list`, `kimage_alloc_crash_control_pages`).
 
+mod assemble;
 mod error;
 mod layout;
 mod linux;
+mod own;
+mod protection;
+mod seal;
 mod show;
 mod staging;
+mod tables;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 
-use kdump_arch_x86::{PhysAddr, PhysRange, range};
-use kdump_panic_kernel::handoff::{Console, Entry, Handoff, Policy, Region, RegionFlags};
-use sha2::{Digest as _, Sha256};
+use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange, range};
+use kdump_panic_kernel::handoff::{Console, Handoff, PageTables, Policy, TestHook};
+use kdump_panic_kernel::record::empty_note;
 
 use crate::boot_params::MemoryMapEntry;
 use crate::elfcorehdr;
 use crate::machine::Machine;
 use crate::panic_image::PanicImage;
 
+use assemble::Twins;
 pub use error::Error;
 use layout::{MIB, elfcorehdr_room, lay_out};
 pub use layout::{RUN_ROOM, recommended_bytes, top_of_ram};
 pub use linux::Linux;
+use own::{Own, Pieces, Sizes};
+pub use protection::{BadRun, DEFAULT_RUN, MAX_RUN, Protection, parse_run};
 pub(crate) use show::hex;
-pub use show::{PlanView, SegmentView, size_text};
+pub use show::{HandoffView, PlanView, SegmentView, size_text, test_hook_name};
 pub use staging::{Content, Needs, Payload, Piece, Place, Placed, Staged};
+use tables::Reach;
 
 /// `KEXEC_ON_CRASH`.
 pub const KEXEC_ON_CRASH: u64 = 1;
 /// `KEXEC_UPDATE_ELFCOREHDR` (6.6 and later): the kernel rewrites elfcorehdr on hotplug.
 pub const KEXEC_UPDATE_ELFCOREHDR: u64 = 4;
-
-const PANIC_KERNEL_TAG: &str = "panic-kernel";
 
 /// A stretch of crashkernel memory and what is put there.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,8 +63,12 @@ pub struct Segment<'a> {
     pub range: PhysRange,
     /// Its first bytes; zeros follow.
     pub bytes: Cow<'a, [u8]>,
-    /// Digest of `bytes`, where the panic path checks it.
+    /// How many of `bytes` the panic path checks, from the first on.
+    pub checked: u64,
+    /// Digest of those.
     pub sha256: Option<[u8; 32]>,
+    /// Whether they can be rebuilt from parity.
+    pub is_protected: bool,
 }
 
 /// What is to be loaded, complete.
@@ -72,6 +84,10 @@ pub struct LoadPlan<'a> {
     pub memory_map: Vec<MemoryMapEntry>,
     /// The capture kernel's command line.
     pub cmdline: String,
+    /// What the panic path is told.
+    pub handoff: Handoff,
+    /// What can be rebuilt.
+    pub protection: Protection,
     /// Flags of kexec_load(2).
     pub flags: u64,
     /// What is not as it should be, but does not prevent the load.
@@ -89,8 +105,14 @@ pub struct Request<'a, 'r> {
     pub panic_image: &'r PanicImage,
     /// Where the panic path prints.
     pub console: Console,
-    /// What it does when a digest is wrong.
+    /// What it does when something is damaged beyond repair.
     pub policy: Policy,
+    /// Longest damaged run that it can rebuild, in bytes; 0 for none.
+    pub parity_run: u64,
+    /// Ticks of the time stamp counter per millisecond, 0 if unknown.
+    pub tsc_khz: u64,
+    /// A failure that it brings about itself, for tests.
+    pub test_hook: TestHook,
 }
 
 /// Plans the load.
@@ -99,48 +121,52 @@ pub struct Request<'a, 'r> {
 /// [`Error`].
 pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
     let Request { machine, payload, .. } = *request;
-    let elfcorehdr = elfcorehdr::build(machine)?;
-    let (elfcorehdr_size, is_updated) = elfcorehdr_room(machine, elfcorehdr.len() as u64);
     let needs = payload.needs(machine);
+    let reach = Reach::new(machine, &needs.outside, request.console);
+    let anywhere = PhysRange::new(0, PAGE_SIZE);
+    let (elfcorehdr, is_updated) =
+        elfcorehdr_room(machine, elfcorehdr::build(machine, anywhere)?.len() as u64);
+    let sizes = Sizes {
+        elfcorehdr,
+        page_tables: reach.size()?,
+        panic_image: request.panic_image.mem_size(),
+        ..Sizes::default()
+    };
+    let (protection, unprotected) = protection::choose(request, &sizes, is_updated, &needs.pieces);
+    let mut pieces = Pieces::new(
+        &Sizes { parity: protection.parity_bytes, digests: protection.table_bytes, ..sizes },
+        &needs.pieces,
+    );
+    let (region, ranges) = lay_out(machine, &pieces.all, needs.recommended)?;
+    pieces.ranges = ranges;
 
-    let own = |tag, purpose, size| Piece { tag, purpose, size, content: size, place: Place::High };
-    let mut pieces = vec![own("elfcorehdr", "where /proc/vmcore finds memory", elfcorehdr_size)];
-    pieces.extend(&needs.pieces);
-    let payload_pieces = 1..pieces.len();
-    pieces.push(own(
-        PANIC_KERNEL_TAG,
-        "runs first: checks, reports, enters the kernel",
-        request.panic_image.mem_size(),
-    ));
-    let (region, ranges) = lay_out(machine, &pieces, needs.recommended)?;
-    let at = |index: usize| ranges.get(index).copied().unwrap_or(region);
-    let elfcorehdr_at = at(0);
-
+    let (elfcorehdr_at, record) = (pieces.at(Own::Elfcorehdr), pieces.at(Own::Record));
     let staged = payload.stage(&Placed {
         machine,
         region,
-        pieces: ranges.get(payload_pieces.clone()).unwrap_or_default(),
+        pieces: pieces.payload(),
         elfcorehdr: elfcorehdr_at,
-        kept_from_ram: &[elfcorehdr_at],
+        record,
     })?;
-    let mut segments = Vec::new();
-    let payload_places = pieces.iter().zip(&ranges).skip(payload_pieces.start);
-    for ((piece, &range), content) in payload_places.zip(staged.contents) {
-        let sha256 = content.sha256.unwrap_or_else(|| Sha256::digest(&content.bytes).into());
-        let Piece { tag, purpose, .. } = *piece;
-        segments.push(Segment { tag, purpose, range, bytes: content.bytes, sha256: Some(sha256) });
+    let (page_tables, roots) = reach.build(pieces.at(Own::PageTables).start())?;
+    let mut segments = vec![
+        pieces.segment(Own::PageTables, page_tables).checked(),
+        pieces.segment(Own::Record, empty_note().to_vec()),
+    ];
+    let elfcorehdr = pieces.segment(Own::Elfcorehdr, elfcorehdr::build(machine, record)?);
+    // The kernel rewrites it on hotplug; digest and parity would then be wrong.
+    segments.push(if is_updated { elfcorehdr } else { elfcorehdr.checked() });
+    for (nr, Content { bytes, sha256 }) in staged.contents.into_iter().enumerate() {
+        segments.push(Segment { sha256, ..pieces.payload_segment(nr, bytes).checked() });
     }
-    segments.push(Segment {
-        tag: "elfcorehdr",
-        purpose: "where /proc/vmcore finds memory",
-        range: elfcorehdr_at,
-        // The kernel rewrites it on hotplug; a digest would then be wrong.
-        sha256: (!is_updated).then(|| Sha256::digest(&elfcorehdr).into()),
-        bytes: elfcorehdr.into(),
-    });
-    let (start, panic_segment) = place_panic_image(request, at(payload_pieces.end), staged.entry, &segments)?;
-    segments.push(panic_segment);
-    segments.sort_unstable_by_key(|s| s.range);
+    let mut handoff = Handoff::new(request.console, request.policy, staged.entry);
+    handoff.page_tables = PageTables { four_level: roots.four_level.0, five_level: roots.five_level.0 };
+    handoff.record = record.start().0;
+    handoff.tsc_khz = request.tsc_khz;
+    handoff.test_hook = request.test_hook;
+    let twins = Twins::place(request.panic_image, &pieces)?;
+    let entry = twins.entry();
+    let handoff = assemble::finish(handoff, &pieces, twins, &mut segments)?;
 
     let need: u64 = segments.iter().map(|s| s.range.len()).sum();
     if let Some(total) = machine.total_ram
@@ -149,13 +175,17 @@ pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
         return Err(Error::MoreThanHalf { need, have: total / 2 });
     }
     let mut warnings = staged.warnings;
+    warnings.extend(unprotected);
+    warnings.extend(distance_warning(&pieces, &protection));
     warnings.extend(self::warnings(machine, needs.recommended));
     Ok(LoadPlan {
-        entry: start,
+        entry,
         region,
         segments,
         memory_map: staged.memory_map,
         cmdline: staged.cmdline,
+        handoff,
+        protection,
         flags: KEXEC_ON_CRASH | if is_updated { KEXEC_UPDATE_ELFCOREHDR } else { 0 },
         warnings,
     })
@@ -169,45 +199,24 @@ impl LoadPlan<'_> {
     }
 }
 
-fn place_panic_image(
-    request: &Request<'_, '_>,
-    at: PhysRange,
-    entry: Entry,
-    segments: &[Segment<'_>],
-) -> Result<(PhysAddr, Segment<'static>), Error> {
-    let placed = request.panic_image.place(at.start().0).map_err(Error::PanicImage)?;
-    let mut bytes = placed.bytes;
-    let mut handoff = Handoff::new(request.console, request.policy, entry);
-    let mut regions = Vec::new();
-    let mut push = |start: PhysAddr, bytes: &[u8], tag: &str, sha256: [u8; 32]| {
-        let region = Region::new(start.0, bytes.len() as u64, tag, RegionFlags::default(), sha256);
-        regions.push(region.map_err(Error::Handoff)?);
-        Ok::<_, Error>(())
-    };
-    // The program checks its own constant part before all else.
-    let constant = bytes.get(..placed.constant_len as usize).unwrap_or_default();
-    push(at.start(), constant, PANIC_KERNEL_TAG, Sha256::digest(constant).into())?;
-    for segment in segments {
-        if let Some(sha256) = segment.sha256 {
-            push(segment.range.start(), &segment.bytes, segment.tag, sha256)?;
-        }
+impl Segment<'_> {
+    /// The same, checked and rebuilt as a whole.
+    fn checked(self) -> Self {
+        Self { checked: self.bytes.len() as u64, is_protected: true, ..self }
     }
-    regions.sort_unstable_by_key(|region| region.start);
-    for region in regions {
-        handoff.push_region(region).map_err(Error::Handoff)?;
-    }
-    // The handoff page lies behind the image.
-    let page_at = (placed.handoff - at.start().0) as usize;
-    bytes.resize(page_at, 0);
-    bytes.extend_from_slice(&handoff.to_bytes());
-    let segment = Segment {
-        tag: PANIC_KERNEL_TAG,
-        purpose: "runs first: checks, reports, enters the kernel",
-        range: at,
-        bytes: bytes.into(),
-        sha256: None, // changes while it runs; constant part and handoff page have their own digests
-    };
-    Ok((PhysAddr(placed.entry), segment))
+}
+
+/// The copy is of use only if it does not fall to what fells the program.
+fn distance_warning(pieces: &Pieces, protection: &Protection) -> Option<String> {
+    let (low, high) = (pieces.at(Own::Copy), pieces.at(Own::Primary));
+    let apart = high.start().0.saturating_sub(low.end().0);
+    (apart < protection.run_bytes).then(|| {
+        format!(
+            "the panic-path program and its copy lie {} apart, and one damaged run of {} could hit both: a larger              crashkernel= or a smaller --parity helps",
+            size_text(apart),
+            size_text(protection.run_bytes)
+        )
+    })
 }
 
 fn warnings(machine: &Machine, recommended: u64) -> Vec<String> {

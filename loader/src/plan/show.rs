@@ -3,9 +3,10 @@
 use std::fmt;
 
 use kdump_arch_x86::{PAGE_SIZE, PhysRange};
+use kdump_panic_kernel::handoff::{Handoff, TestHook};
 use serde::Serialize;
 
-use super::{KEXEC_UPDATE_ELFCOREHDR, LoadPlan, Segment};
+use super::{KEXEC_UPDATE_ELFCOREHDR, LoadPlan, Protection, Segment};
 
 /// A plan as `--json` and the state file have it: addresses are hexadecimal text, ends inclusive
 /// as in /proc/iomem, sizes numbers.
@@ -23,12 +24,39 @@ pub struct PlanView {
     pub memory_map: Vec<MapView>,
     /// The capture kernel's.
     pub cmdline: String,
+    /// What the panic path is told besides the segments.
+    pub handoff: HandoffView,
+    /// What can be rebuilt.
+    pub protection: Protection,
     /// Flags of kexec_load(2).
     pub flags: u64,
     /// Whether the kernel keeps elfcorehdr up to date on hotplug.
     pub is_hotplug_updated: bool,
     /// What is not as it should be.
     pub warnings: Vec<String>,
+}
+
+/// What the panic path is told besides the segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HandoffView {
+    /// Address of the payload's first instruction.
+    pub entry: String,
+    /// What it is given.
+    pub argument: String,
+    /// 64 or 32.
+    pub entry_bits: u32,
+    /// Pages that are moved before it is entered.
+    pub nr_relocated: u32,
+    /// Page tables for 4-level paging.
+    pub cr3_4_level: String,
+    /// Page tables for 5-level paging.
+    pub cr3_5_level: String,
+    /// The page of the panic record.
+    pub record: String,
+    /// Ticks of the time stamp counter per millisecond; null if unknown.
+    pub tsc_khz: Option<u64>,
+    /// A failure that the panic path brings about itself, for tests.
+    pub panic_test: Option<&'static str>,
 }
 
 /// An address range.
@@ -54,7 +82,11 @@ pub struct SegmentView {
     pub range: RangeView,
     /// Bytes that are not zero fill.
     pub content_bytes: u64,
-    /// Digest of the content, where the panic path checks it.
+    /// Of those, how many the panic path checks, from the first on.
+    pub checked_bytes: u64,
+    /// Whether they can be rebuilt from parity.
+    pub is_protected: bool,
+    /// Digest of what is checked.
     pub sha256: Option<String>,
 }
 
@@ -71,8 +103,8 @@ pub struct MapView {
 impl From<PhysRange> for RangeView {
     fn from(range: PhysRange) -> Self {
         Self {
-            start: format!("{:#018x}", range.start().0),
-            last: format!("{:#018x}", range.end().0.saturating_sub(1)),
+            start: address(range.start().0),
+            last: address(range.end().0.saturating_sub(1)),
             size_bytes: range.len(),
         }
     }
@@ -81,7 +113,7 @@ impl From<PhysRange> for RangeView {
 impl From<&LoadPlan<'_>> for PlanView {
     fn from(plan: &LoadPlan<'_>) -> Self {
         Self {
-            entry: format!("{:#018x}", plan.entry.0),
+            entry: address(plan.entry.0),
             region: plan.region.into(),
             segments: plan.segments.iter().map(SegmentView::from).collect(),
             holes: plan.holes().into_iter().map(RangeView::from).collect(),
@@ -91,6 +123,8 @@ impl From<&LoadPlan<'_>> for PlanView {
                 .map(|e| MapView { range: e.range.into(), kind: e.kind.to_string() })
                 .collect(),
             cmdline: plan.cmdline.clone(),
+            handoff: HandoffView::from(&plan.handoff),
+            protection: plan.protection,
             flags: plan.flags,
             is_hotplug_updated: plan.flags & KEXEC_UPDATE_ELFCOREHDR != 0,
             warnings: plan.warnings.clone(),
@@ -105,9 +139,37 @@ impl From<&Segment<'_>> for SegmentView {
             purpose: segment.purpose,
             range: segment.range.into(),
             content_bytes: segment.bytes.len() as u64,
+            checked_bytes: segment.checked,
+            is_protected: segment.is_protected,
             sha256: segment.sha256.map(|digest| hex(&digest)),
         }
     }
+}
+
+impl From<&Handoff> for HandoffView {
+    fn from(handoff: &Handoff) -> Self {
+        Self {
+            entry: address(handoff.entry.rip),
+            argument: address(handoff.entry.argument),
+            entry_bits: handoff.entry.mode.bits(),
+            nr_relocated: handoff.entry.nr_relocated,
+            cr3_4_level: address(handoff.page_tables.four_level),
+            cr3_5_level: address(handoff.page_tables.five_level),
+            record: address(handoff.record),
+            tsc_khz: Some(handoff.tsc_khz).filter(|&khz| khz != 0),
+            panic_test: test_hook_name(handoff.test_hook),
+        }
+    }
+}
+
+/// What the loader calls a test hook; nothing if there is none.
+#[must_use]
+pub fn test_hook_name(hook: TestHook) -> Option<&'static str> {
+    TestHook::NAMES.iter().find(|(_, named)| *named == hook).map(|(name, _)| *name)
+}
+
+fn address(value: u64) -> String {
+    format!("{value:#018x}")
 }
 
 /// Lower-case hexadecimal.
@@ -154,7 +216,8 @@ impl fmt::Display for LoadPlan<'_> {
                 None => line(f, *range, "(free)", "")?,
             }
         }
-        writeln!(f, "entry {:#x}", self.entry)?;
+        writeln!(f, "entry {:#x}, then {:#x}", self.entry, self.handoff.entry.rip)?;
+        writeln!(f, "parity {}", self.protection)?;
         let update = self.flags & KEXEC_UPDATE_ELFCOREHDR != 0;
         writeln!(
             f,

@@ -66,8 +66,8 @@ pub struct Placed<'p> {
     pub pieces: &'p [PhysRange],
     /// Where elfcorehdr will be.
     pub elfcorehdr: PhysRange,
-    /// What must not be RAM for the payload, elfcorehdr included.
-    pub kept_from_ram: &'p [PhysRange],
+    /// Where the panic record will be. Neither may be RAM for a kernel.
+    pub record: PhysRange,
 }
 
 impl Placed<'_> {

@@ -1,11 +1,14 @@
 //! Plans over many machines, held against the kernel's rules.
 
+mod protection;
+
 use super::layout::control_room;
 use super::*;
 use crate::bzimage::{BzImage, tests::image};
 use crate::iomem::Iomem;
 use kdump_arch_x86::PAGE_SIZE;
 use kdump_arch_x86::bootparam::BootParams;
+use sha2::{Digest as _, Sha256};
 use zerocopy::FromBytes as _;
 
 /// A machine with `ram` bytes and a crashkernel region; addresses as in /proc/iomem of a PC.
@@ -35,6 +38,8 @@ struct Inputs {
     image: BzImage,
     initramfs: Vec<u8>,
     panic_image: PanicImage,
+    parity_run: u64,
+    console: Console,
 }
 
 impl Inputs {
@@ -43,6 +48,8 @@ impl Inputs {
             image: BzImage::parse(image(64 << 10, |h| h.init_size = init_size.into())).unwrap(),
             initramfs: vec![0x1f; initramfs_len],
             panic_image: PanicImage::embedded().unwrap(),
+            parity_run: DEFAULT_RUN,
+            console: Console::None,
         }
     }
 
@@ -57,8 +64,11 @@ impl Inputs {
             machine,
             payload: &payload,
             panic_image: &self.panic_image,
-            console: Console::None,
+            console: self.console,
             policy: Policy::Reset,
+            parity_run: self.parity_run,
+            tsc_khz: 2_400_000,
+            test_hook: TestHook::NONE,
         })
     }
 }
@@ -69,6 +79,8 @@ fn segment<'a, 'b>(plan: &'b LoadPlan<'a>, tag: &str) -> &'b Segment<'a> {
 
 /// Check the kernel's rules (sanity_check_segment_list) and ours on every plan that is made.
 fn assert_loadable(plan: &LoadPlan<'_>, machine: &Machine) {
+    assert_eq!(handoff(plan, "panic-kernel"), plan.handoff);
+    assert_eq!(handoff(plan, "panic-copy").regions(), plan.handoff.regions());
     assert!(plan.segments.len() <= 16);
     assert!(plan.region.contains(plan.entry));
     for s in &plan.segments {
@@ -96,6 +108,7 @@ fn assert_loadable(plan: &LoadPlan<'_>, machine: &Machine) {
     assert_eq!(cmdline_at, segment(plan, "cmdline").range.start().0);
     for entry in plan.memory_map.iter().filter(|e| e.kind == kdump_arch_x86::bootparam::E820Type::RAM) {
         assert_eq!(entry.range.overlap(segment(plan, "elfcorehdr").range), None);
+        assert_eq!(entry.range.overlap(segment(plan, "record").range), None);
         assert!(entry.range.end().0 <= MIB || plan.region.covers(entry.range), "{entry:?}");
     }
 }
@@ -182,7 +195,14 @@ fn a_kernel_that_updates_elfcorehdr_gets_the_room_it_wants() {
     assert_eq!(plan.flags, KEXEC_ON_CRASH | KEXEC_UPDATE_ELFCOREHDR);
     assert_eq!(segment(&plan, "elfcorehdr").range.len(), 225 * PAGE_SIZE);
     assert!(segment(&plan, "elfcorehdr").sha256.is_none());
+    assert!(!segment(&plan, "elfcorehdr").is_protected);
     assert_loadable(&plan, &machine);
+}
+
+/// The handoff block of a segment of the program, as the program would read it.
+fn handoff(plan: &LoadPlan<'_>, tag: &str) -> Handoff {
+    let bytes = &segment(plan, tag).bytes;
+    Handoff::parse(&bytes[bytes.len() - 4096..]).unwrap()
 }
 
 #[test]
@@ -191,15 +211,74 @@ fn the_handoff_names_every_region_and_the_64_bit_entry() {
     let machine = machine(8 << 30, region);
     let inputs = Inputs::new(55 << 20, 4096);
     let plan = inputs.plan(&machine).unwrap();
-    let panic_segment = segment(&plan, "panic-kernel");
-    let handoff = Handoff::parse(&panic_segment.bytes[panic_segment.bytes.len() - 4096..]).unwrap();
+    let handoff = handoff(&plan, "panic-kernel");
+    assert_eq!(handoff, plan.handoff);
     assert_eq!(handoff.entry.rip, segment(&plan, "bzImage").range.start().0 + 0x200);
     assert_eq!(handoff.entry.argument, segment(&plan, "boot_params").range.start().0);
+    assert_eq!(handoff.record, segment(&plan, "record").range.start().0);
+    assert_eq!(segment(&plan, "record").range.end(), segment(&plan, "elfcorehdr").range.start());
+    let tables = segment(&plan, "page-tables").range;
+    assert_eq!(handoff.page_tables.five_level, tables.start().0);
+    assert_eq!((handoff.page_tables.four_level, handoff.tsc_khz), (tables.start().0 + 4096, 2_400_000));
     let tags: Vec<_> = handoff.regions().iter().map(|r| String::from_utf8_lossy(r.tag_bytes())).collect();
-    assert_eq!(tags, ["bzImage", "panic-kernel", "cmdline", "boot_params", "initramfs", "elfcorehdr"]);
+    let low = ["panic-copy", "bzImage", "panic-kernel", "page-tables"];
+    let high = ["cmdline", "boot_params", "initramfs", "digests", "elfcorehdr"];
+    assert_eq!(tags, [&low[..], &high[..]].concat());
     for r in handoff.regions() {
         let s = plan.segments.iter().find(|s| s.range.start().0 == r.start).unwrap();
         assert_eq!(r.sha256, <[u8; 32]>::from(Sha256::digest(&s.bytes[..r.len as usize])), "{}", s.tag);
+    }
+}
+
+#[test]
+fn the_copy_is_told_the_same_but_who_is_the_other() {
+    let region = region(128, 256);
+    let machine = machine(8 << 30, region);
+    let inputs = Inputs::new(55 << 20, 4096);
+    let plan = inputs.plan(&machine).unwrap();
+    let (mut primary, copy) = (handoff(&plan, "panic-kernel"), handoff(&plan, "panic-copy"));
+    let block = |tag| segment(&plan, tag).range.end().0 - 4096;
+    let is_shorter = |tag| segment(&plan, tag).range.len() != segment(&plan, tag).bytes.len() as u64;
+    assert!(!is_shorter("panic-kernel") && !is_shorter("panic-copy"));
+    assert_eq!((primary.other_copy, copy.other_copy), (block("panic-copy"), block("panic-kernel")));
+    primary.other_copy = copy.other_copy;
+    assert_eq!(primary, copy);
+}
+
+#[test]
+fn a_console_behind_mmio_and_all_crash_memory_are_mapped() {
+    use kdump_arch_x86::paging::{Mode, Step, Walk};
+    use kdump_arch_x86::{PhysAddr, VirtAddr};
+    let high = region(6 * 1024, 256);
+    let mut machine = machine(8 << 30, high);
+    let low = crate::iomem::Resource { depth: 1, range: region(1024, 256), name: "Crash kernel".into() };
+    machine.iomem.0.insert(4, low);
+    let mut inputs = Inputs::new(55 << 20, 4096);
+    inputs.console = Console::Uart8250Mmio { base: 0xfedc_9000, shift: 2, width: 4, baud: 0 };
+    let plan = inputs.plan(&machine).unwrap();
+    let tables = segment(&plan, "page-tables");
+    let walk = |mode, root: u64, virt: u64| {
+        let mut walk = Walk::new(mode, PhysAddr(root), VirtAddr(virt), 0);
+        let (mut step, mut entry) = (walk.step(), 0);
+        while let Step::Read(at) = step {
+            let offset = (at.0 - tables.range.start().0) as usize;
+            entry = u64::from_le_bytes(*tables.bytes[offset..].first_chunk().unwrap());
+            step = walk.feed(entry);
+        }
+        (matches!(step, Step::Mapped { phys, .. } if phys.0 == virt), entry >> 3 & 3)
+    };
+    let roots = plan.handoff.page_tables;
+    for (mode, root) in [(Mode::FourLevel, roots.four_level), (Mode::FiveLevel, roots.five_level)] {
+        let cached = plan.segments.iter().map(|s| s.range.end().0 - 8);
+        for at in cached.chain([0, 0x1f_ffff, 1024 * MIB, 1280 * MIB - 1, plan.region.start().0]) {
+            assert_eq!(walk(mode, root, at), (true, 0), "{at:#x}");
+        }
+        for at in [0xb_8000, 0xfedc_9000, 0xfedc_901f] {
+            assert_eq!(walk(mode, root, at), (true, 3), "{at:#x}");
+        }
+        for at in [0x20_0000, 1280 * MIB, 0xfedc_a000, plan.region.end().0, 1 << 46] {
+            assert!(!walk(mode, root, at).0, "{at:#x}");
+        }
     }
 }
 
@@ -215,7 +294,7 @@ fn equal_facts_give_equal_plans_and_a_plan_prints_every_segment() {
         assert!(text.contains(s.tag) && text.contains(&s.range.to_string()), "{text}");
     }
     let json = serde_json::to_value(PlanView::from(&plan)).unwrap();
-    assert_eq!(json["segments"].as_array().unwrap().len(), 6);
+    assert_eq!(json["segments"].as_array().unwrap().len(), 11);
     assert_eq!(json["region"]["start"], "0x0000000008000000");
 }
 
