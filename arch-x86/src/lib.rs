@@ -4,10 +4,11 @@
 //! instruction or allocates, so the same code serves the loader, the panic path, the capture
 //! filter and the analyzer. Depends on none of our crates.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod addr;
 pub mod bootparam;
+pub mod control_page;
 pub mod paging;
 pub mod range;
 pub mod regs;
