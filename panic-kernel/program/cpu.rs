@@ -4,14 +4,14 @@
 #![expect(unsafe_code)]
 
 use core::arch::asm;
-use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::arch::x86_64::{__cpuid, __cpuid_count, _rdtsc};
 
-use kdump_panic_kernel::handoff::Entry;
 use kdump_panic_kernel::ports::Ports;
 
 use crate::exceptions::DATA;
 
 const CR4_MCE: u64 = 1 << 6;
+const CR4_LA57: u64 = 1 << 12;
 const LEAF1_EDX_MCE: u32 = 1 << 7;
 
 /// The machine's I/O ports.
@@ -64,46 +64,45 @@ fn write_cr4(cr4: u64) {
     unsafe { asm!("mov cr4, {}", in(reg) cr4, options(nostack, preserves_flags)) }
 }
 
-/// Enters the capture kernel by the 64-bit boot protocol, with CR4 as it was found.
-///
-/// Source: `Documentation/arch/x86/boot.rst`, 64-bit boot protocol.
-pub fn enter(entry: Entry, found_cr4: u64) -> ! {
-    // SAFETY: the handoff block, checked by its digest, says that this is where the capture kernel's 64-bit
-    // entry lies. `exceptions::install` has loaded a GDT with 0x10 and 0x18 flat, and CS. CR4 was in force at entry, so PAE
-    // and LA57 do not change; SSE faults again, and nothing after it in here is compiled. Nothing of ours is
-    // needed after the jump; the stack slot that `ret` takes the target from is ours until then.
+/// The time stamp counter.
+pub fn rdtsc() -> u64 {
+    // SAFETY: every x86-64 CPU has it, and CPL 0 may read it.
+    unsafe { _rdtsc() }
+}
+
+/// Whether page tables have five levels.
+pub fn has_5_levels() -> bool {
+    read_cr4() & CR4_LA57 != 0
+}
+
+/// Goes onto other page tables.
+pub fn load_page_tables(root: u64) {
+    // SAFETY: the caller has checked the digest of the region that holds the tables, for the number of levels in
+    // force. They are an identity map that holds this image, as the one in force does, so no address changes
+    // meaning. CR4 has neither PGE nor PCIDE: this flushes all translations.
+    unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) }
+}
+
+/// Enters the control page with CR4 as it was found.
+pub fn enter(control_page: u64, found_cr4: u64) -> ! {
+    // SAFETY: the page lies in a region whose digest was right (or the policy is to try anyway); it needs no stack
+    // and no registers. `exceptions::install` has loaded a GDT with 0x10 and 0x18 flat, and CS. CR4 was in force
+    // at entry, so PAE and LA57 do not change; SSE faults again, and nothing after it in here is compiled.
     unsafe {
         asm!(
             "cli",
             "cld",
-            "mov cr4, rdx",
+            "mov cr4, {cr4}",
             // Again, because an exception taken on another stack may have left SS null (QEMU does that).
             "mov ds, {data:x}",
             "mov es, {data:x}",
             "mov ss, {data:x}",
             "mov fs, {data:x}",
             "mov gs, {data:x}",
-            "push rax",
-            // The protocol asks for RBX = 0 and RSI; the others are cleared so that runs do not differ.
-            "xor eax, eax",
-            "xor ebx, ebx",
-            "xor ecx, ecx",
-            "xor edx, edx",
-            "xor edi, edi",
-            "xor ebp, ebp",
-            "xor r8d, r8d",
-            "xor r9d, r9d",
-            "xor r10d, r10d",
-            "xor r11d, r11d",
-            "xor r12d, r12d",
-            "xor r13d, r13d",
-            "xor r14d, r14d",
-            "xor r15d, r15d",
-            "ret",
-            in("rax") entry.rip,
-            in("rdx") found_cr4,
+            "jmp {page}",
+            cr4 = in(reg) found_cr4,
             data = in(reg) u32::from(DATA),
-            in("rsi") entry.argument,
+            page = in(reg) control_page,
             options(noreturn),
         )
     }

@@ -1,12 +1,18 @@
-//! The first instructions: a stack, SSE, then Rust.
+//! The first instructions: is this image whole? Then a stack, SSE, and Rust.
 //!
-//! SSE comes first because the compiler, and the core library it brings, use it for plain copies.
+//! The image is summed before anything else of it is used. A damaged one hands over to the other copy, which
+//! is summed in its turn; if both are damaged there is nothing left but to say so and to reset. These
+//! instructions are the one part that nothing can stand in for.
+//!
+//! SSE comes before Rust because the compiler, and the core library it brings, use it for plain copies.
 //! Descriptor tables can wait for Rust: nothing here loads a segment or faults.
 
 // UNSAFETY: assembly, because there is no stack before it and no SSE.
 #![expect(unsafe_code)]
 
 use core::arch::global_asm;
+
+use kdump_panic_kernel::selfcheck::ROTATION;
 
 use crate::start;
 
@@ -22,13 +28,46 @@ const MXCSR_DEFAULT: u32 = 0x1f80;
 /// Stack of the program; the deepest use is the handoff block parsed by value.
 const STACK_SIZE: usize = 32 << 10;
 
+/// Reads of the line status after which a character of the last message is given up.
+const EARLY_POLLS: u32 = 100_000;
+
 global_asm!(
     ".pushsection .text.kdump_entry, \"ax\", @progbits",
     ".global kdump_entry",
     ".type kdump_entry, @function",
     "kdump_entry:",
+    // R15: the damaged image this one stands in for, 0 for none.
+    "    xor r15d, r15d",
+    // R14: when the panic path began.
+    "    rdtsc",
+    "    shl rdx, 32",
+    "    lea r14, [rax + rdx]",
+    ".global kdump_takeover",
+    "kdump_takeover:",
     "    cli",
     "    cld",
+    "    mov rcx, [rip + kdump_sum]",
+    "    test rcx, rcx",
+    "    jz 4f",
+    "    lea rsi, [rip + kdump_image]",
+    "    lea rdi, [rip + kdump_mutable]",
+    "    lea rdx, [rip + kdump_sum]",
+    "    xor eax, eax",
+    "2:",
+    "    rol rax, {rotation}",
+    // The word that holds the sum counts as zero.
+    "    cmp rsi, rdx",
+    "    je 3f",
+    "    add rax, [rsi]",
+    "3:",
+    "    add rsi, 8",
+    "    cmp rsi, rdi",
+    "    jb 2b",
+    "    cmp rax, 1",
+    "    adc rax, 0",
+    "    cmp rax, rcx",
+    "    jne 5f",
+    "4:",
     // Ours: the one found lies in a page that is not.
     "    lea rsp, [rip + kdump_stack_top]",
     // Frame pointers end here.
@@ -51,10 +90,74 @@ global_asm!(
     "    ldmxcsr [rsp]",
     "    lea rdi, [rip + kdump_image]",
     "    lea rsi, [rip + kdump_handoff]",
+    "    mov rcx, r14",
+    "    mov r8, r15",
+    "    mov r9, [rip + kdump_copy_handoff]",
     // 16-byte alignment before the call.
     "    lea rsp, [rip + kdump_stack_top]",
     "    call {start}",
     "    ud2",
+    // This image is damaged. Not the first one to be: both are.
+    "5:",
+    "    test r15, r15",
+    "    jnz 6f",
+    "    mov rax, [rip + kdump_copy_entry]",
+    "    test rax, rax",
+    "    jz 6f",
+    "    lea r15, [rip + kdump_image]",
+    "    jmp rax",
+    "6:",
+    "    mov rbx, [rip + kdump_early_port]",
+    "    test rbx, rbx",
+    "    jz 9f",
+    "    lea rsi, [rip + kdump_both_damaged]",
+    "7:",
+    "    lodsb",
+    "    test al, al",
+    "    jz 9f",
+    "    mov edi, eax",
+    "    mov ecx, {polls}",
+    "    lea edx, [rbx + 5]",
+    "8:",
+    "    in al, dx",
+    "    test al, 0x20",
+    "    loopz 8b",
+    "    mov eax, edi",
+    "    mov edx, ebx",
+    "    out dx, al",
+    "    jmp 7b",
+    // As `reset::reset_by_ports`, once each, with time for the last character; then the CPU's own way.
+    "9:",
+    "    mov ecx, 20000",
+    "2:",
+    "    in al, 0x80",
+    "    loop 2b",
+    "    mov edx, 0xcf9",
+    "    mov al, 0x02",
+    "    out dx, al",
+    "    in al, 0x80",
+    "    mov al, 0x0e",
+    "    out dx, al",
+    "    mov ecx, 20000",
+    "3:",
+    "    in al, 0x80",
+    "    loop 3b",
+    "    mov al, 0xfe",
+    "    out 0x64, al",
+    "    lidt [rip + kdump_no_idt]",
+    "    int3",
+    "    .balign 8",
+    // Filled in by the loader: `kdump_panic_kernel::selfcheck`.
+    ".global kdump_sum",
+    "kdump_sum: .quad 0",
+    ".global kdump_copy_entry",
+    "kdump_copy_entry: .quad 0",
+    ".global kdump_copy_handoff",
+    "kdump_copy_handoff: .quad 0",
+    ".global kdump_early_port",
+    "kdump_early_port: .quad 0",
+    "kdump_both_damaged:",
+    "    .asciz \"\\r\\nkdump-rs panic-kernel: both copies DAMAGED, resetting\\r\\n\"",
     ".size kdump_entry, . - kdump_entry",
     ".popsection",
     ".pushsection .bss.kdump_stack, \"aw\", @nobits",
@@ -62,6 +165,8 @@ global_asm!(
     "    .skip {stack_size}",
     "kdump_stack_top:",
     ".popsection",
+    rotation = const ROTATION,
+    polls = const EARLY_POLLS,
     em_ts = const CR0_EM_TS,
     mp = const CR0_MP,
     sse = const CR4_SSE,

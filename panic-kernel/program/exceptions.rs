@@ -14,18 +14,15 @@ use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use core::mem::size_of;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use kdump_panic_kernel::handoff::{Entry, EntryMode, Policy};
 use kdump_panic_kernel::line::Sink;
-use kdump_panic_kernel::messages::{self, Exception};
-use kdump_panic_kernel::verify::{
-    Action, Answer, REPORTED_FAILURES, RESET_FAILURES, Stage, after_exception, answer,
-};
+use kdump_panic_kernel::messages::{self, Exception, REGISTER_LINES};
+use kdump_panic_kernel::verify::{Answer, REPORTED_FAILURES, RESET_FAILURES, after_exception, answer};
 
 use crate::console::ActiveConsole;
 use crate::entry::{CR0_EM_TS, CR0_MP, CR4_SSE};
-use crate::{perform, reset_silently};
+use crate::{FALLBACK_CONSOLE, perform, provoke, reset_silently, state};
 
 /// Exceptions the architecture defines or reserves.
 const NR_VECTORS: usize = 32;
@@ -85,6 +82,7 @@ global_asm!(
     ".rept {nr_vectors}",
     "    .balign {stub_size}",
     "    .if vector == {nmi}",
+    "    inc dword ptr [rip + {nr_nmis}]",
     "    iretq",
     "    .else",
     // Vectors with an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC, #CP, #VC, #SX. The others get a zero.
@@ -97,9 +95,25 @@ global_asm!(
     "    .endif",
     "    .set vector, vector + 1",
     ".endr",
-    // vector, error code, RIP, CS, RFLAGS, RSP, SS lie on the stack; nothing has to be saved, nothing returns.
+    // vector, error code, RIP, CS, RFLAGS, RSP, SS lie on the stack, and below them the general registers, in the order of the
+    // record from the top. Nothing returns.
     "kdump_exception:",
     "    cld",
+    "    push rax",
+    "    push rbx",
+    "    push rcx",
+    "    push rdx",
+    "    push rsi",
+    "    push rdi",
+    "    push rbp",
+    "    push r8",
+    "    push r9",
+    "    push r10",
+    "    push r11",
+    "    push r12",
+    "    push r13",
+    "    push r14",
+    "    push r15",
     // Counted before anything that could fault again. From the third on nothing of ours is trusted: an
     // exception without an IDT resets the CPU.
     "    inc dword ptr [rip + {nr_failures}]",
@@ -140,6 +154,7 @@ global_asm!(
     nr_vectors = const NR_VECTORS,
     stub_size = const STUB_SIZE,
     nmi = const VECTOR_NMI,
+    nr_nmis = sym NR_NMIS,
     em_ts = const CR0_EM_TS,
     mp = const CR0_MP,
     sse = const CR4_SSE,
@@ -153,13 +168,10 @@ global_asm!(
 /// What the stubs leave on the stack.
 #[repr(C)]
 struct Frame {
-    vector: u64,
-    error_code: u64,
-    rip: u64,
-    _cs: u64,
-    _rflags: u64,
-    rsp: u64,
-    _ss: u64,
+    /// R15 to R8, RBP, RDI, RSI, RDX, RCX, RBX, RAX.
+    registers: [u64; 15],
+    /// Vector, error code, RIP, CS, RFLAGS, RSP, SS.
+    words: [u64; 7],
 }
 
 /// Builds the tables and loads them, with flat segments and the selectors of the boot protocol.
@@ -183,10 +195,11 @@ pub fn install(image: Range<u64>) {
 
     // SAFETY: called once, before anything else looks at the tables; see `SharedTables`.
     let tables = unsafe { &mut *TABLES.0.get() };
-    for (word, stack) in [(TSS_WORD_IST1, ist_exception), (TSS_WORD_IST1 + 2, ist_nmi)] {
-        tables.tss[word] = stack as u32;
-        tables.tss[word + 1] = (stack >> 32) as u32;
-    }
+    // Constant places: a check of bounds here would bring formatting code along.
+    tables.tss[TSS_WORD_IST1] = ist_exception as u32;
+    tables.tss[TSS_WORD_IST1 + 1] = (ist_exception >> 32) as u32;
+    tables.tss[TSS_WORD_IST1 + 2] = ist_nmi as u32;
+    tables.tss[TSS_WORD_IST1 + 3] = (ist_nmi >> 32) as u32;
     tables.tss[TSS_WORDS - 1] = TSS_IOMAP_BASE;
     tables.gdt[..4].copy_from_slice(&FLAT);
     let tss = tables.tss.as_ptr() as u64;
@@ -242,34 +255,22 @@ fn interrupt_gate(handler: u64, ist: u64) -> [u64; 2] {
     [low, handler >> 32]
 }
 
-// What the handler needs to know. Atomic only to be safe statics; there is one CPU.
+// Atomic only to be safe statics; there is one CPU.
 static IMAGE_START: AtomicU64 = AtomicU64::new(0);
 static IMAGE_END: AtomicU64 = AtomicU64::new(0);
-static STAGE: AtomicU8 = AtomicU8::new(Stage::Handoff as u8);
-static POLICY: AtomicU32 = AtomicU32::new(0);
-static ENTRY_RIP: AtomicU64 = AtomicU64::new(0);
-static ENTRY_RSI: AtomicU64 = AtomicU64::new(0);
-static FOUND_CR4: AtomicU64 = AtomicU64::new(0);
 /// Exceptions and bugs so far, this one included.
 static NR_FAILURES: AtomicU32 = AtomicU32::new(0);
+static NR_NMIS: AtomicU32 = AtomicU32::new(0);
 
-/// Lets a handoff block that was believed decide about exceptions from here on.
-pub fn believe(policy: Policy, entry: Entry, found_cr4: u64) {
-    POLICY.store(policy as u32, Relaxed);
-    ENTRY_RIP.store(entry.rip, Relaxed);
-    ENTRY_RSI.store(entry.argument, Relaxed);
-    FOUND_CR4.store(found_cr4, Relaxed);
-    advance(Stage::Regions);
+/// Forgets the failures so far, for the jump: one that the policy overrode has been dealt with, and one of the
+/// capture kernel is another, and to be reported. That cannot go on for ever: after the jump none leads to a jump.
+pub fn forget() {
+    NR_FAILURES.store(0, Relaxed);
 }
 
-/// Notes how far the program has come.
-pub fn advance(stage: Stage) {
-    STAGE.store(stage as u8, Relaxed);
-    if stage == Stage::Entered {
-        // A failure that the policy overrode has been dealt with; one of the capture kernel is another, and to
-        // be reported. That cannot go on for ever: this stage leads to no other.
-        NR_FAILURES.store(0, Relaxed);
-    }
+/// NMIs that came and were ignored.
+pub fn nr_nmis() -> u32 {
+    NR_NMIS.load(Relaxed)
 }
 
 /// Counts a bug, as the stubs count exceptions, and tells what is left to do about it.
@@ -277,34 +278,20 @@ pub fn count_bug() -> Answer {
     answer(NR_FAILURES.fetch_add(1, Relaxed).saturating_add(1))
 }
 
-/// The action a failure leads to, and the CR4 that entering a kernel wants.
-pub fn judge() -> (Action, u64) {
-    let stage = match STAGE.load(Relaxed) {
-        stage if stage == Stage::Regions as u8 => Stage::Regions,
-        stage if stage == Stage::Entered as u8 => Stage::Entered,
-        _ => Stage::Handoff,
-    };
-    let policy = match POLICY.load(Relaxed) {
-        policy if policy == Policy::Boot as u32 => Policy::Boot,
-        policy if policy == Policy::Halt as u32 => Policy::Halt,
-        _ => Policy::Reset,
-    };
-    let entry = Entry {
-        rip: ENTRY_RIP.load(Relaxed),
-        argument: ENTRY_RSI.load(Relaxed),
-        mode: EntryMode::Long,
-        nr_relocated: 0,
-    };
-    (after_exception(stage, policy, entry), FOUND_CR4.load(Relaxed))
-}
-
 /// Reports the first failure. The stubs see to it that no later one comes here.
 extern "C" fn report(frame: &Frame, cr2: u64) -> ! {
-    let mut console = ActiveConsole::resume();
-    let exception =
-        Exception { vector: frame.vector, error_code: frame.error_code, rip: frame.rip, rsp: frame.rsp, cr2 };
+    let mut exception: Exception = [0; _];
+    let general = frame.registers.iter().rev();
+    for (slot, &word) in exception.iter_mut().zip(frame.words.iter().chain([&cr2]).chain(general)) {
+        *slot = word;
+    }
+    state::record().exception(&exception);
+    let mut console = ActiveConsole::resume(FALLBACK_CONSOLE);
     let image = IMAGE_START.load(Relaxed)..IMAGE_END.load(Relaxed);
     console.line(&messages::exception(&exception, image));
-    let (action, found_cr4) = judge();
-    perform(action, found_cr4, &mut console)
+    provoke::in_report();
+    for which in &REGISTER_LINES {
+        console.line(&messages::registers(&exception, which));
+    }
+    perform(after_exception(state::stage(), state::handoff()), &mut console)
 }

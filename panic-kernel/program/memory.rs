@@ -1,10 +1,11 @@
-//! Physical memory through the identity map the crashed kernel left in force.
+//! Physical memory through the identity map in force: the one found, or the loader's.
 
 // UNSAFETY: makes slices of memory that the language knows nothing about.
 #![expect(unsafe_code)]
 
 use kdump_panic_kernel::PAGE_SIZE;
 use kdump_panic_kernel::parity::Page;
+use kdump_panic_kernel::record::{DESC_OFFSET, DESC_SIZE};
 use kdump_panic_kernel::verify::Memory;
 
 /// The identity map: physical address = virtual address.
@@ -22,11 +23,11 @@ impl Memory for IdentityMap {
         }
         // SAFETY:
         // 1. The range comes from a handoff block that hashed right, so it is a segment the loader gave to
-        //    the kernel, and the identity map covers all segments. Should it not, the access faults and the
+        //    the kernel, and both identity maps cover all segments. Should they not, the access faults and the
         //    exception handler reports it: no other memory is read instead.
         // 2. The range does not wrap and is shorter than isize::MAX (checked above); bytes need no alignment.
-        // 3. Nothing writes to it while the slice lives: this is the only CPU that runs our code, and we write
-        //    to our own image only, of which the loader lists at most the constant part. DMA of the old kernel
+        // 3. Nothing writes to it while the slice lives: this is the only CPU that runs our code, and `write_page`
+        //    borrows the map mutably. DMA of the old kernel
         //    may damage it; then the digest differs, which is what it is for.
         Some(unsafe { core::slice::from_raw_parts(start as *const u8, len as usize) })
     }
@@ -39,4 +40,25 @@ impl Memory for IdentityMap {
         unsafe { core::ptr::copy_nonoverlapping(page.as_ptr(), start as *mut u8, page.len()) };
         true
     }
+}
+
+/// A page by its physical address, if that can be one.
+pub fn page(address: u64) -> Option<&'static Page> {
+    if !address.is_multiple_of(PAGE_SIZE) || !(PAGE_SIZE..LOWER_HALF_END).contains(&address) {
+        return None;
+    }
+    // SAFETY: the loader put the address into the image, whose sum is right; it is the other copy's handoff block,
+    // in the same kexec segment map, and nobody writes to it.
+    Some(unsafe { &*(address as *const Page) })
+}
+
+/// Leaves the record on its page, behind the header of the note. 0 is no page.
+pub fn write_record(address: u64, record: &[u8; DESC_SIZE]) {
+    if !address.is_multiple_of(PAGE_SIZE) || !(PAGE_SIZE..LOWER_HALF_END).contains(&address) {
+        return;
+    }
+    let start = (address + DESC_OFFSET as u64) as *mut u8;
+    // SAFETY: the handoff block that names the page hashed right; the loader made it for this and for nothing else.
+    // The record ends within the page (checked where the constants are defined).
+    unsafe { core::ptr::copy_nonoverlapping(record.as_ptr(), start, DESC_SIZE) };
 }

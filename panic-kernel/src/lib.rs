@@ -16,10 +16,10 @@
 //! | [`mod@line`], [`messages`] | one line of console text without `core::fmt`; what the lines say |
 //! | [`parity`], [`repair`] | which pages stand in for which; rebuilding damaged ones |
 //! | [`record`] | what happened, for the dump |
-//! | [`uart`], [`reset`] | the 8250 and the reset controls over any [`Ports`](ports::Ports) |
+//! | [`selfcheck`] | how the program knows its own image |
+//! | [`uart`], [`vga`] | the 8250 over any [`Registers`](uart::Registers), the text screen over any [`Cells`](vga::Cells) |
+//! | [`reset`] | the reset controls over any [`Ports`](ports::Ports) |
 //! | [`image`] | the program as an ELF file, and its size |
-//!
-//! Not here: repair, page tables of its own, MMIO consoles, the panic record (see `docs/panic-path.md`).
 //!
 //! May depend on `kdump-arch-x86` only; so far it needs nothing.
 
@@ -39,9 +39,11 @@ pub mod ports;
 pub mod record;
 pub mod repair;
 pub mod reset;
+pub mod selfcheck;
 pub mod sha256;
 pub mod uart;
 pub mod verify;
+pub mod vga;
 
 // The program itself is compiled against these modules, before there is an image to embed.
 #[cfg(not(kdump_freestanding))]

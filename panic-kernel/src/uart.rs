@@ -9,14 +9,45 @@
 use crate::line::{Line, Sink};
 use crate::ports::Ports;
 
+/// The eight registers of an 8250, however they are reached.
+pub trait Registers {
+    /// Reads register `index`, 0 to 7. One that nobody answers for reads 0xff.
+    fn read(&mut self, index: u8) -> u8;
+    /// Writes register `index`, 0 to 7.
+    fn write(&mut self, index: u8, value: u8);
+}
+
+/// Registers behind I/O ports.
+pub struct PortRegisters<P> {
+    ports: P,
+    base: u16,
+}
+
+impl<P: Ports> PortRegisters<P> {
+    /// Registers from port `base` on; one too high for eight of them is lowered.
+    pub fn new(ports: P, base: u16) -> Self {
+        Self { ports, base: base.min(u16::MAX - NR_REGISTERS) }
+    }
+}
+
+impl<P: Ports> Registers for PortRegisters<P> {
+    fn read(&mut self, index: u8) -> u8 {
+        self.ports.read(self.base + u16::from(index & 7))
+    }
+
+    fn write(&mut self, index: u8, value: u8) {
+        self.ports.write(self.base + u16::from(index & 7), value);
+    }
+}
+
 /// Divisor latch, low byte (LCR.DLAB set), and transmit register.
-const THR_DLL: u16 = 0;
+const THR_DLL: u8 = 0;
 /// Divisor latch, high byte (LCR.DLAB set), and interrupt enable register.
-const IER_DLM: u16 = 1;
-const FCR: u16 = 2;
-const LCR: u16 = 3;
-const MCR: u16 = 4;
-const LSR: u16 = 5;
+const IER_DLM: u8 = 1;
+const FCR: u8 = 2;
+const LCR: u8 = 3;
+const MCR: u8 = 4;
+const LSR: u8 = 5;
 
 const FCR_ENABLE_AND_CLEAR: u8 = 0x07;
 const LCR_8N1: u8 = 0x03;
@@ -35,45 +66,44 @@ pub const NR_REGISTERS: u16 = 8;
 /// drains in 17 ms.
 pub const MAX_POLLS: u32 = 100_000;
 
-/// An 8250 behind I/O ports.
-pub struct Uart8250<P> {
-    ports: P,
-    base: u16,
+/// An 8250.
+pub struct Uart8250<R> {
+    registers: R,
     is_alive: bool,
 }
 
-impl<P: Ports> Uart8250<P> {
+impl<R: Registers> Uart8250<R> {
     /// Takes the port over; `baud` 0 leaves speed and format as the old kernel set them.
     ///
     /// What the old kernel still had in the FIFO is given time to leave first.
-    pub fn open(ports: P, base: u16, baud: u32) -> Self {
-        let mut uart = Self::resume(ports, base);
-        uart.is_alive = uart.ports.read(base + LSR) != 0xff && uart.wait_for(LSR_TEMT);
+    pub fn open(registers: R, baud: u32) -> Self {
+        let mut uart = Self::resume(registers);
+        uart.is_alive = uart.registers.read(LSR) != 0xff && uart.wait_for(LSR_TEMT);
         if !uart.is_alive {
             return uart;
         }
         match divisor(baud) {
             Some(divisor) => {
                 let [low, high] = divisor.to_le_bytes();
-                uart.ports.write(base + LCR, LCR_DLAB | LCR_8N1);
-                uart.ports.write(base + THR_DLL, low);
-                uart.ports.write(base + IER_DLM, high);
-                uart.ports.write(base + LCR, LCR_8N1);
-                uart.ports.write(base + FCR, FCR_ENABLE_AND_CLEAR);
+                uart.registers.write(LCR, LCR_DLAB | LCR_8N1);
+                uart.registers.write(THR_DLL, low);
+                uart.registers.write(IER_DLM, high);
+                uart.registers.write(LCR, LCR_8N1);
+                uart.registers.write(FCR, FCR_ENABLE_AND_CLEAR);
             }
             None => {
-                let lcr = uart.ports.read(base + LCR);
-                uart.ports.write(base + LCR, lcr & !LCR_DLAB);
+                let lcr = uart.registers.read(LCR);
+                uart.registers.write(LCR, lcr & !LCR_DLAB);
             }
         }
-        uart.ports.write(base + IER_DLM, 0);
-        uart.ports.write(base + MCR, MCR_DTR_RTS);
+        uart.registers.write(IER_DLM, 0);
+        uart.registers.write(MCR, MCR_DTR_RTS);
         uart
     }
 
     /// Goes on with a port that [`open`](Self::open) has set up before.
-    pub fn resume(ports: P, base: u16) -> Self {
-        Self { ports, base: base.min(u16::MAX - NR_REGISTERS), is_alive: true }
+    pub fn resume(registers: R) -> Self {
+        Self { registers, is_alive: true }
     }
 
     /// Whether the port has answered so far.
@@ -95,7 +125,7 @@ impl<P: Ports> Uart8250<P> {
                 return;
             }
             if self.wait_for(LSR_THRE) {
-                self.ports.write(self.base + THR_DLL, byte);
+                self.registers.write(THR_DLL, byte);
             } else {
                 self.is_alive = false;
             }
@@ -103,11 +133,11 @@ impl<P: Ports> Uart8250<P> {
     }
 
     fn wait_for(&mut self, status: u8) -> bool {
-        (0..MAX_POLLS).any(|_| self.ports.read(self.base + LSR) & status != 0)
+        (0..MAX_POLLS).any(|_| self.registers.read(LSR) & status != 0)
     }
 }
 
-impl<P: Ports> Sink for Uart8250<P> {
+impl<R: Registers> Sink for Uart8250<R> {
     fn line(&mut self, line: &Line) {
         self.write(line.as_bytes());
         self.write(b"\r\n");
@@ -142,10 +172,14 @@ mod tests {
         }
     }
 
+    fn com1(ports: &mut FakePorts) -> PortRegisters<&mut FakePorts> {
+        PortRegisters::new(ports, 0x3f8)
+    }
+
     impl Ports for FakePorts {
         fn read(&mut self, port: u16) -> u8 {
-            if port != 0x3f8 + LSR {
-                return if port == 0x3f8 + LCR { LCR_DLAB | 0x1b } else { 0 };
+            if port != 0x3f8 + u16::from(LSR) {
+                return if port == 0x3f8 + u16::from(LCR) { LCR_DLAB | 0x1b } else { 0 };
             }
             self.nr_status_reads += 1;
             if self.nr_status_reads > self.ready_after { self.status } else { 0 }
@@ -168,7 +202,7 @@ mod tests {
     #[test]
     fn a_speed_is_programmed_through_the_divisor_latch() {
         let mut ports = FakePorts::new(LSR_THRE | LSR_TEMT);
-        Uart8250::open(&mut ports, 0x3f8, 9600).write(b"x");
+        Uart8250::open(com1(&mut ports), 9600).write(b"x");
         let wanted = [
             (0x3fb, 0x83),
             (0x3f8, 12),
@@ -185,14 +219,14 @@ mod tests {
     #[test]
     fn speed_zero_leaves_the_format_and_only_closes_the_divisor_latch() {
         let mut ports = FakePorts::new(LSR_THRE | LSR_TEMT);
-        Uart8250::open(&mut ports, 0x3f8, 0);
+        Uart8250::open(com1(&mut ports), 0);
         assert_eq!(ports.writes, [(0x3fb, 0x1b), (0x3f9, 0), (0x3fc, 3)]);
     }
 
     #[test]
     fn an_absent_port_is_read_once_and_never_written() {
         let mut ports = FakePorts::new(0xff);
-        let mut uart = Uart8250::open(&mut ports, 0x3f8, 115_200);
+        let mut uart = Uart8250::open(com1(&mut ports), 115_200);
         assert!(!uart.is_alive());
         uart.write(b"lost");
         uart.drain();
@@ -202,7 +236,7 @@ mod tests {
     #[test]
     fn a_wedged_port_costs_one_timeout_in_all() {
         let mut ports = FakePorts::new(0);
-        let mut uart = Uart8250::resume(&mut ports, 0x3f8);
+        let mut uart = Uart8250::resume(com1(&mut ports));
         for _ in 0..100 {
             uart.line(&Line::new());
         }
@@ -213,7 +247,7 @@ mod tests {
     fn the_old_kernels_last_characters_may_leave_before_the_fifo_is_cleared() {
         let mut ports = FakePorts::new(LSR_THRE | LSR_TEMT);
         ports.ready_after = 500;
-        assert!(Uart8250::open(&mut ports, 0x3f8, 115_200).is_alive());
+        assert!(Uart8250::open(com1(&mut ports), 115_200).is_alive());
         assert_eq!(ports.nr_status_reads, 501);
     }
 
@@ -222,7 +256,7 @@ mod tests {
         let mut ports = FakePorts::new(LSR_THRE | LSR_TEMT);
         let mut line = Line::empty();
         line.str("ab");
-        Uart8250::resume(&mut ports, 0x3f8).line(&line);
+        Uart8250::resume(com1(&mut ports)).line(&line);
         let sent: Vec<u8> = ports.writes.iter().map(|&(_, byte)| byte).collect();
         assert_eq!(sent, b"ab\r\n");
     }

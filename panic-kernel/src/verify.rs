@@ -3,10 +3,12 @@
 //! Safe code over a [`Memory`], so that every verdict is tested on the host. All regions are checked
 //! even after the first damaged one: the log is the only witness.
 
-use crate::handoff::{Entry, Handoff, Policy};
+use crate::handoff::{Entry, Handoff, Policy, Region};
 use crate::line::Sink;
 use crate::messages;
 use crate::parity::Page;
+use crate::record::{Record, RecordFlags, RegionStatus};
+use crate::repair::{Repair, repair_region};
 use crate::sha256::{Engine, digest_with};
 
 /// Physical memory as the panic path sees it.
@@ -20,88 +22,202 @@ pub trait Memory {
 /// What is done in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Enter the capture kernel.
-    Enter(Entry),
+    /// Enter the capture kernel, through the control page.
+    Enter {
+        /// What the control page enters.
+        entry: Entry,
+        /// Its address.
+        control_page: u64,
+    },
     /// Reset the machine.
     Reset,
     /// Stop.
     Halt,
 }
 
+impl Action {
+    fn enter(handoff: &Handoff) -> Self {
+        Self::Enter { entry: handoff.entry, control_page: handoff.control_page }
+    }
+
+    fn by_policy(handoff: &Handoff) -> Self {
+        match handoff.policy {
+            Policy::Reset => Self::Reset,
+            Policy::Boot => Self::enter(handoff),
+            Policy::Halt => Self::Halt,
+        }
+    }
+}
+
 /// How far the panic path has come, for whoever has to judge an exception.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
     /// Nothing is believed yet.
-    Handoff = 0,
+    #[default]
+    Handoff,
     /// The handoff block is believed, the regions are being checked.
-    Regions = 1,
-    /// The capture kernel has been entered and may have changed anything.
-    Entered = 2,
+    Regions,
+    /// The control page has been entered, and after it the capture kernel, which may have changed anything.
+    Entered,
 }
 
-/// Checks the handoff block.
-///
-/// # Errors
-/// The action to take if it is not believed. Its policy is then not believed either, nor does anybody
-/// know where to go: only a reset is left.
-pub fn check_handoff<S: Sink>(block: &[u8], engine: Engine, sink: &mut S) -> Result<Handoff, Action> {
-    match Handoff::parse_with(block, engine) {
-        Ok(handoff) => {
-            sink.line(&messages::handoff_ok(&handoff, engine));
-            Ok(handoff)
-        }
-        Err(error) => {
-            sink.line(&messages::handoff_refused(&error));
-            Err(Action::Reset)
+/// The regions of a believed handoff block under inspection.
+pub struct Inspection<'a, M, S> {
+    /// The block.
+    pub handoff: &'a Handoff,
+    /// What hashes.
+    pub engine: Engine,
+    /// Where the regions lie.
+    pub memory: &'a mut M,
+    /// Where the results go for the dump.
+    pub record: &'a mut Record,
+    /// Where they go for people.
+    pub sink: &'a mut S,
+    /// Regions looked at, a bit each.
+    seen: u32,
+    /// Of those, the ones that are not whole.
+    damaged: u32,
+    /// Pages rebuilt.
+    nr_repaired: u32,
+}
+
+impl<'a, M: Memory, S: Sink> Inspection<'a, M, S> {
+    /// Begins.
+    pub fn new(
+        handoff: &'a Handoff,
+        engine: Engine,
+        memory: &'a mut M,
+        record: &'a mut Record,
+        sink: &'a mut S,
+    ) -> Self {
+        Self { handoff, engine, memory, record, sink, seen: 0, damaged: 0, nr_repaired: 0 }
+    }
+
+    /// Checks the region that holds `address`, and rebuilds it if it must and can be. Whether it is whole.
+    pub fn check_at(&mut self, address: u64) -> bool {
+        let place = self.handoff.regions().iter().position(|region| region.contains(address));
+        place.is_some_and(|place| self.check(place))
+    }
+
+    /// Checks all regions not yet looked at.
+    pub fn check_all(&mut self) {
+        for place in 0..self.handoff.regions().len() {
+            self.check(place);
         }
     }
-}
 
-/// Checks every region of a believed handoff block.
-pub fn check_regions<M: Memory, S: Sink>(
-    handoff: &Handoff,
-    engine: Engine,
-    memory: &M,
-    sink: &mut S,
-) -> Action {
-    let regions = handoff.regions();
-    let mut nr_damaged = 0;
-    for region in regions {
-        let line = match memory.bytes(region.start, region.len).map(|bytes| digest_with(engine, bytes)) {
-            Some(found) if found == region.sha256 => messages::region_ok(region),
-            Some(found) => {
-                nr_damaged += 1;
-                messages::region_mismatch(region, &found)
+    /// Regions that are not whole.
+    pub fn nr_damaged(&self) -> u32 {
+        self.damaged.count_ones()
+    }
+
+    /// Pages rebuilt.
+    pub fn nr_repaired(&self) -> u32 {
+        self.nr_repaired
+    }
+
+    /// Decides, when everything has been looked at.
+    pub fn conclude(self) -> Action {
+        let regions = self.handoff.regions();
+        let entry = self.handoff.entry;
+        let control_page = self.handoff.control_page;
+        if !regions.iter().any(|region| region.contains(control_page)) {
+            self.sink.line(&messages::control_page_unchecked(control_page));
+            return Action::Reset;
+        }
+        if entry.nr_relocated == 0 && !regions.iter().any(|region| region.contains(entry.rip)) {
+            self.sink.line(&messages::entry_unchecked(entry));
+        }
+        if self.damaged == 0 {
+            return Action::enter(self.handoff);
+        }
+        let nr_damaged = self.nr_damaged() as usize;
+        self.sink.line(&messages::damaged(nr_damaged, regions.len(), self.handoff.policy));
+        if self.handoff.policy == Policy::Boot {
+            self.record.flag(RecordFlags::BOOTED_DAMAGED);
+        }
+        Action::by_policy(self.handoff)
+    }
+
+    /// Checks the region at a place. `MAX_REGIONS` of them fit the bits.
+    fn check(&mut self, place: usize) -> bool {
+        let bit = 1 << (place % 32);
+        let Some(region) = self.handoff.regions().get(place) else { return false };
+        if self.seen & bit == 0 {
+            self.seen |= bit;
+            if !self.check_region(place, region) {
+                self.damaged |= bit;
             }
+        }
+        self.damaged & bit == 0
+    }
+
+    fn check_region(&mut self, place: usize, region: &'a Region) -> bool {
+        let found = match self.digest(region) {
             None => {
-                nr_damaged += 1;
-                messages::region_unreadable(region)
+                self.sink.line(&messages::region_unreadable(region));
+                self.record.region(region, RegionStatus::UNREADABLE, 0, 0);
+                return false;
             }
+            Some(found) if found == region.sha256 => {
+                self.sink.line(&messages::region_ok(region, false));
+                self.record.region(region, RegionStatus::OK, 0, 0);
+                return true;
+            }
+            Some(found) => found,
         };
-        sink.line(&line);
+        self.sink.line(&messages::region_mismatch(region, &found));
+        let repair = self.repair(place, region);
+        let is_whole = self.digest(region).is_some_and(|found| found == region.sha256);
+        let status = if is_whole { RegionStatus::REPAIRED } else { RegionStatus::DAMAGED };
+        self.record.region(region, status, repair.nr_damaged, repair.nr_repaired);
+        self.nr_repaired = self.nr_repaired.saturating_add(repair.nr_repaired);
+        if is_whole {
+            self.sink.line(&messages::region_ok(region, true));
+        } else {
+            self.sink.line(&messages::region_lost(region, repair));
+        }
+        is_whole
     }
 
-    let entry = handoff.entry;
-    if !regions.iter().any(|region| region.contains(entry.rip)) {
-        sink.line(&messages::entry_unchecked(entry));
+    fn repair(&mut self, place: usize, region: &Region) -> Repair {
+        if !region.is_protected() || self.handoff.parity.nr_parity == 0 {
+            return Repair::default();
+        }
+        // Every page is judged by the digest table, so that comes first.
+        let table = self.handoff.parity.table_start;
+        if !region.contains(table) {
+            self.check_at(table);
+        }
+        let mut first_repaired = None;
+        let record = &mut *self.record;
+        let repair = repair_region(self.handoff, place, self.engine, self.memory, |address, is_repaired| {
+            if is_repaired {
+                first_repaired.get_or_insert(address);
+                record.repaired_page(address);
+            }
+        });
+        if let Some(first) = first_repaired {
+            self.sink.line(&messages::region_rebuilt(region, repair, first));
+        }
+        repair
     }
-    if nr_damaged == 0 {
-        return Action::Enter(entry);
+
+    fn digest(&self, region: &Region) -> Option<[u8; 32]> {
+        let bytes = self.memory.bytes(region.start, region.len)?;
+        Some(digest_with(self.engine, bytes))
     }
-    sink.line(&messages::damaged(nr_damaged, regions.len(), handoff.policy));
-    by_policy(handoff.policy, entry)
 }
 
 /// Decides what follows an exception.
 ///
 /// Booting anyway makes sense only while the capture kernel has not run yet.
-pub fn after_exception(stage: Stage, policy: Policy, entry: Entry) -> Action {
-    match (stage, policy) {
-        (Stage::Handoff, _) => Action::Reset,
-        (Stage::Regions, policy) => by_policy(policy, entry),
-        (Stage::Entered, Policy::Halt) => Action::Halt,
-        (Stage::Entered, _) => Action::Reset,
+pub fn after_exception(stage: Stage, handoff: Option<&Handoff>) -> Action {
+    match (stage, handoff) {
+        (Stage::Handoff, _) | (_, None) => Action::Reset,
+        (Stage::Regions, Some(handoff)) => Action::by_policy(handoff),
+        (Stage::Entered, Some(handoff)) if handoff.policy == Policy::Halt => Action::Halt,
+        (Stage::Entered, Some(_)) => Action::Reset,
     }
 }
 
@@ -133,148 +249,5 @@ pub fn answer(nr_failures: u32) -> Answer {
     }
 }
 
-fn by_policy(policy: Policy, entry: Entry) -> Action {
-    match policy {
-        Policy::Reset => Action::Reset,
-        Policy::Boot => Action::Enter(entry),
-        Policy::Halt => Action::Halt,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::handoff::{Console, EntryMode, Region, RegionFlags};
-    use crate::line::{Line, PREFIX};
-    use crate::sha256::digest;
-    use std::string::String;
-    use std::vec::Vec;
-
-    #[test]
-    fn every_further_failure_gets_a_simpler_answer() {
-        let answers: Vec<_> = [1, 2, 3, 4, u32::MAX].map(answer).into();
-        assert_eq!(answers[..2], [Answer::Report, Answer::Reset]);
-        assert!(answers[2..].iter().all(|a| *a == Answer::TripleFault));
-    }
-
-    const ENTRY: Entry = Entry { rip: 0x1200, argument: 0x9000, mode: EntryMode::Long, nr_relocated: 0 };
-
-    struct Literal(&'static [(u64, &'static [u8])]);
-
-    impl Memory for Literal {
-        fn bytes(&self, start: u64, len: u64) -> Option<&[u8]> {
-            let (_, bytes) = self.0.iter().find(|(at, _)| *at == start)?;
-            bytes.get(..len as usize)
-        }
-
-        fn write_page(&mut self, _start: u64, _page: &Page) -> bool {
-            false
-        }
-    }
-
-    #[derive(Default)]
-    struct Log(Vec<String>);
-
-    impl Sink for Log {
-        fn line(&mut self, line: &Line) {
-            self.0.push(line.as_str().strip_prefix(PREFIX).unwrap().into());
-        }
-    }
-
-    const KERNEL: &[u8] = &[0x90; 0x1000];
-    const INITRAMFS: &[u8] = &[b'i'; 0x700];
-
-    fn region(start: u64, tag: &str, bytes: &[u8]) -> Region {
-        Region::new(start, bytes.len() as u64, tag, RegionFlags::default(), digest(bytes)).unwrap()
-    }
-
-    fn handoff(policy: Policy) -> Handoff {
-        let mut handoff = Handoff::new(Console::None, policy, ENTRY);
-        handoff.push_region(region(0x1000, "bzImage", KERNEL)).unwrap();
-        handoff.push_region(region(0x8000, "initramfs", INITRAMFS)).unwrap();
-        handoff
-    }
-
-    fn check(handoff: &Handoff, memory: &Literal) -> (Action, Vec<String>) {
-        let mut log = Log::default();
-        let action = check_regions(handoff, Engine::PORTABLE, memory, &mut log);
-        (action, log.0)
-    }
-
-    #[test]
-    fn intact_memory_enters_the_capture_kernel() {
-        let memory = Literal(&[(0x1000, KERNEL), (0x8000, INITRAMFS)]);
-        for policy in [Policy::Reset, Policy::Boot, Policy::Halt] {
-            let (action, log) = check(&handoff(policy), &memory);
-            assert_eq!(action, Action::Enter(ENTRY));
-            assert_eq!(log, ["region bzImage 4.0 KiB sha256 ok", "region initramfs 1.7 KiB sha256 ok"]);
-        }
-    }
-
-    #[test]
-    fn a_damaged_region_is_named_and_the_policy_followed() {
-        let memory = Literal(&[(0x1000, KERNEL), (0x8000, &[b'j'; 0x700])]);
-        let expected = "region initramfs 1.7 KiB at 0x8000 sha256 MISMATCH: expected ";
-        for (policy, wanted, last) in [
-            (Policy::Reset, Action::Reset, "1 of 2 regions damaged, policy is reset"),
-            (Policy::Boot, Action::Enter(ENTRY), "1 of 2 regions damaged, policy is boot: booting anyway"),
-            (Policy::Halt, Action::Halt, "1 of 2 regions damaged, policy is halt"),
-        ] {
-            let (action, log) = check(&handoff(policy), &memory);
-            assert_eq!(action, wanted);
-            assert_eq!(log[0], "region bzImage 4.0 KiB sha256 ok");
-            assert!(log[1].starts_with(expected), "{}", log[1]);
-            assert_eq!(log[1].len(), expected.len() + 16 + " found ".len() + 16);
-            assert_eq!(log[2], last);
-        }
-    }
-
-    #[test]
-    fn memory_that_cannot_be_read_counts_as_damaged() {
-        let (action, log) = check(&handoff(Policy::Reset), &Literal(&[(0x8000, INITRAMFS)]));
-        assert_eq!(action, Action::Reset);
-        assert_eq!(log[0], "region bzImage 4.0 KiB at 0x1000 cannot be read");
-        assert_eq!(log[1], "region initramfs 1.7 KiB sha256 ok");
-    }
-
-    #[test]
-    fn an_entry_outside_every_region_is_mentioned_but_taken() {
-        let mut handoff = Handoff::new(Console::None, Policy::Reset, ENTRY);
-        handoff.push_region(region(0x8000, "initramfs", INITRAMFS)).unwrap();
-        let (action, log) = check(&handoff, &Literal(&[(0x8000, INITRAMFS)]));
-        assert_eq!(action, Action::Enter(ENTRY));
-        assert_eq!(log[1], "entry 0x1200 lies in no checked region");
-    }
-
-    #[test]
-    fn a_damaged_handoff_resets_whatever_its_policy_was() {
-        let mut bytes = handoff(Policy::Boot).to_bytes();
-        bytes[0x300] ^= 4;
-        let mut log = Log::default();
-        assert_eq!(check_handoff(&bytes, Engine::PORTABLE, &mut log), Err(Action::Reset));
-        assert!(log.0[0].starts_with("handoff DAMAGED: sha256 mismatch, expected "), "{}", log.0[0]);
-    }
-
-    #[test]
-    fn a_good_handoff_says_what_it_holds() {
-        let mut log = Log::default();
-        assert!(check_handoff(&handoff(Policy::Halt).to_bytes(), Engine::PORTABLE, &mut log).is_ok());
-        assert_eq!(log.0, ["handoff ok, 2 regions, on damage halt, sha256 portable"]);
-    }
-
-    #[test]
-    fn an_exception_boots_anyway_only_between_handoff_and_jump() {
-        let cases = [
-            (Stage::Handoff, Policy::Boot, Action::Reset),
-            (Stage::Handoff, Policy::Halt, Action::Reset),
-            (Stage::Regions, Policy::Boot, Action::Enter(ENTRY)),
-            (Stage::Regions, Policy::Reset, Action::Reset),
-            (Stage::Regions, Policy::Halt, Action::Halt),
-            (Stage::Entered, Policy::Boot, Action::Reset),
-            (Stage::Entered, Policy::Halt, Action::Halt),
-        ];
-        for (stage, policy, wanted) in cases {
-            assert_eq!(after_exception(stage, policy, ENTRY), wanted, "{stage:?} {policy:?}");
-        }
-    }
-}
+mod tests;
