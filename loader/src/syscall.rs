@@ -105,8 +105,8 @@ struct KexecSegment {
 /// # Errors
 /// [`Error`]. The previous image is gone even then, unless the cause is EPERM, EBUSY or ENOSYS.
 pub fn load(plan: &LoadPlan<'_>, machine: &Machine) -> Result<Loaded, Error> {
-    let segments: Vec<KexecSegment> = plan
-        .segments
+    let joined = plan.kexec_segments().map_err(|error| Error::Other(io::Error::other(error)))?;
+    let segments: Vec<KexecSegment> = joined
         .iter()
         .map(|s| KexecSegment {
             buf: s.bytes.as_ptr(),

@@ -1,7 +1,8 @@
 //! Why no plan can be made.
 
-use kdump_arch_x86::PhysRange;
+use kdump_arch_x86::control_page;
 use kdump_arch_x86::paging::identity;
+use kdump_arch_x86::{PhysAddr, PhysRange};
 use kdump_panic_kernel::handoff::HandoffError;
 
 use super::layout::MIB;
@@ -74,6 +75,26 @@ pub enum Error {
     /// The page tables of the panic path cannot be built.
     #[error("no page tables can be built for the panic path")]
     PageTables(#[from] identity::Error),
+    /// The control page cannot be built.
+    #[error("no control page can be built for the payload")]
+    ControlPage(#[from] control_page::Error),
+    /// A payload in 32-bit mode, and crashkernel memory that this mode cannot reach.
+    #[error(
+        "a payload that is entered in 32-bit mode needs crashkernel memory below 4 GiB, the control page would \
+         lie at {at}: reboot with crashkernel=SIZE@ADDRESS or without ,high"
+    )]
+    ControlPageTooHigh {
+        /// Where the control page would lie.
+        at: PhysAddr,
+    },
+    /// kexec_load(2) takes no more than 16.
+    #[error("the plan has {count} segments, the kernel takes {max}, and no two of them can be joined")]
+    TooManySegments {
+        /// Segments that are left.
+        count: usize,
+        /// Segments allowed.
+        max: usize,
+    },
     /// The panic-path program cannot be placed.
     #[error("the panic-path program cannot be placed")]
     PanicImage(#[source] panic_image::Error),

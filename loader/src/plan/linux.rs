@@ -3,11 +3,11 @@
 //! Source: Documentation/arch/x86/boot.rst.
 
 use kdump_arch_x86::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, ENTRY_64_OFFSET};
+use kdump_arch_x86::control_page::{EntryMode, EntryState};
 use kdump_arch_x86::{PAGE_SIZE, PhysRange};
-use kdump_panic_kernel::handoff::{Entry, EntryMode};
 use zerocopy::IntoBytes as _;
 
-use super::staging::{Content, Needs, Payload, Piece, Place, Placed, Staged};
+use super::staging::{Content, Launch, Needs, Payload, Piece, Place, Placed, Staged};
 use super::{Error, recommended_bytes, top_of_ram};
 use crate::boot_params::{self, Pointers};
 use crate::bzimage::BzImage;
@@ -85,6 +85,12 @@ impl<'a> Payload<'a> for Linux<'a> {
         let mut cmdline_bytes = cmdline.clone().into_bytes();
         cmdline_bytes.push(0);
 
+        let entry = EntryState {
+            mode: EntryMode::Bits64,
+            rip: placed.piece(KERNEL).start().0 + ENTRY_64_OFFSET,
+            rsi: placed.piece(BOOT_PARAMS).start().0,
+            ..EntryState::default()
+        };
         let mut warnings = Vec::new();
         if nr_dropped > 0 {
             warnings.push(format!(
@@ -99,12 +105,7 @@ impl<'a> Payload<'a> for Linux<'a> {
                 Content::new(params.as_bytes().to_vec()),
                 Content::new(cmdline_bytes),
             ],
-            entry: Entry {
-                rip: placed.piece(KERNEL).start().0 + ENTRY_64_OFFSET,
-                argument: placed.piece(BOOT_PARAMS).start().0,
-                mode: EntryMode::Long,
-                nr_relocated: 0,
-            },
+            launch: Launch::in_place(entry, entry.rsi),
             cmdline,
             memory_map,
             warnings,

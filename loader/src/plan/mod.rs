@@ -18,6 +18,7 @@ mod linux;
 mod own;
 mod protection;
 mod seal;
+mod segments;
 mod show;
 mod staging;
 mod tables;
@@ -42,9 +43,10 @@ pub use layout::{RUN_ROOM, recommended_bytes, top_of_ram};
 pub use linux::Linux;
 use own::{Own, Pieces, Sizes};
 pub use protection::{BadRun, DEFAULT_RUN, MAX_RUN, Protection, parse_run};
+pub use segments::KexecSegment;
 pub(crate) use show::hex;
 pub use show::{HandoffView, PlanView, SegmentView, size_text, test_hook_name};
-pub use staging::{Content, Needs, Payload, Piece, Place, Placed, Staged};
+pub use staging::{Content, Launch, Needs, Payload, Piece, Place, Placed, Staged};
 use tables::Reach;
 
 /// `KEXEC_ON_CRASH`.
@@ -148,9 +150,11 @@ pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
         elfcorehdr: elfcorehdr_at,
         record,
     })?;
+    let control_page = pieces.at(Own::ControlPage);
     let (page_tables, roots) = reach.build(pieces.at(Own::PageTables).start())?;
     let mut segments = vec![
         pieces.segment(Own::PageTables, page_tables).checked(),
+        pieces.segment(Own::ControlPage, staged.launch.control_page(control_page)?).checked(),
         pieces.segment(Own::Record, empty_note().to_vec()),
     ];
     let elfcorehdr = pieces.segment(Own::Elfcorehdr, elfcorehdr::build(machine, record)?);
@@ -159,7 +163,8 @@ pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
     for (nr, Content { bytes, sha256 }) in staged.contents.into_iter().enumerate() {
         segments.push(Segment { sha256, ..pieces.payload_segment(nr, bytes).checked() });
     }
-    let mut handoff = Handoff::new(request.console, request.policy, staged.entry);
+    let mut handoff = Handoff::new(request.console, request.policy, staged.launch.for_handoff());
+    handoff.control_page = control_page.start().0;
     handoff.page_tables = PageTables { four_level: roots.four_level.0, five_level: roots.five_level.0 };
     handoff.record = record.start().0;
     handoff.tsc_khz = request.tsc_khz;
@@ -178,7 +183,7 @@ pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
     warnings.extend(unprotected);
     warnings.extend(distance_warning(&pieces, &protection));
     warnings.extend(self::warnings(machine, needs.recommended));
-    Ok(LoadPlan {
+    let plan = LoadPlan {
         entry,
         region,
         segments,
@@ -188,7 +193,9 @@ pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
         protection,
         flags: KEXEC_ON_CRASH | if is_updated { KEXEC_UPDATE_ELFCOREHDR } else { 0 },
         warnings,
-    })
+    };
+    plan.kexec_segments()?;
+    Ok(plan)
 }
 
 impl LoadPlan<'_> {

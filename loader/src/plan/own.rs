@@ -31,7 +31,6 @@ pub(super) enum Own {
     Digests,
     Copy,
     PageTables,
-    #[expect(dead_code, reason = "staged as soon as there is one")]
     ControlPage,
     Primary,
 }

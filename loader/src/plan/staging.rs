@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 
 use kdump_arch_x86::PhysRange;
-use kdump_panic_kernel::handoff::Entry;
+use kdump_arch_x86::control_page::{self, EntryMode, EntryState, IND_DONE};
+use kdump_panic_kernel::handoff::{self, Entry};
 
 use super::Error;
 use crate::boot_params::MemoryMapEntry;
@@ -94,13 +95,58 @@ impl<'a> Content<'a> {
     }
 }
 
+/// How a payload is moved and entered by the control page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Registers and mode.
+    pub entry: EntryState,
+    /// Which of them leads to what it is given (`boot_params`, Multiboot information), as an address; 0 for nothing.
+    pub argument: u64,
+    /// First entry of the kimage list: `IND_DONE` where everything lies in place, else a page of entries in one
+    /// of the pieces, with `IND_INDIRECTION`.
+    pub list_head: u64,
+    /// Whether what a page displaces goes where the page was.
+    pub swap: bool,
+    /// Pages that are moved.
+    pub nr_relocated: u32,
+}
+
+impl Launch {
+    /// Of a payload that lies in place.
+    #[must_use]
+    pub fn in_place(entry: EntryState, argument: u64) -> Self {
+        Self { entry, argument, list_head: IND_DONE, swap: false, nr_relocated: 0 }
+    }
+
+    /// The same for the handoff block.
+    pub(super) fn for_handoff(&self) -> Entry {
+        let mode = match self.entry.mode {
+            EntryMode::Bits64 => handoff::EntryMode::Long,
+            EntryMode::Bits32 => handoff::EntryMode::Protected,
+        };
+        Entry { rip: self.entry.rip, argument: self.argument, mode, nr_relocated: self.nr_relocated }
+    }
+
+    /// The control page that lies at `at`.
+    ///
+    /// # Errors
+    /// [`Error::ControlPage`]; [`Error::ControlPageTooHigh`] for a payload in 32-bit mode, which is entered from the
+    /// page with paging off.
+    pub(super) fn control_page(&self, at: PhysRange) -> Result<Vec<u8>, Error> {
+        if self.entry.mode == EntryMode::Bits32 && at.end().0 > 1 << 32 {
+            return Err(Error::ControlPageTooHigh { at: at.start() });
+        }
+        Ok(control_page::x86_64(self.list_head, self.swap, &self.entry)?.to_vec())
+    }
+}
+
 /// A payload that has its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Staged<'a> {
     /// One for each piece, in the order of [`Needs::pieces`].
     pub contents: Vec<Content<'a>>,
-    /// What is entered, for the handoff block.
-    pub entry: Entry,
+    /// What happens at the end.
+    pub launch: Launch,
     /// Its command line.
     pub cmdline: String,
     /// The memory map it is given.

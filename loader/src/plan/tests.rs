@@ -8,6 +8,7 @@ use crate::bzimage::{BzImage, tests::image};
 use crate::iomem::Iomem;
 use kdump_arch_x86::PAGE_SIZE;
 use kdump_arch_x86::bootparam::BootParams;
+use kdump_arch_x86::control_page::{EntryState, IND_DONE, x86_64};
 use sha2::{Digest as _, Sha256};
 use zerocopy::FromBytes as _;
 
@@ -81,7 +82,7 @@ fn segment<'a, 'b>(plan: &'b LoadPlan<'a>, tag: &str) -> &'b Segment<'a> {
 fn assert_loadable(plan: &LoadPlan<'_>, machine: &Machine) {
     assert_eq!(handoff(plan, "panic-kernel"), plan.handoff);
     assert_eq!(handoff(plan, "panic-copy").regions(), plan.handoff.regions());
-    assert!(plan.segments.len() <= 16);
+    assert!(plan.kexec_segments().unwrap().len() <= 16);
     assert!(plan.region.contains(plan.entry));
     for s in &plan.segments {
         assert!(plan.region.covers(s.range), "{s:?} outside {:?}", plan.region);
@@ -215,15 +216,19 @@ fn the_handoff_names_every_region_and_the_64_bit_entry() {
     assert_eq!(handoff, plan.handoff);
     assert_eq!(handoff.entry.rip, segment(&plan, "bzImage").range.start().0 + 0x200);
     assert_eq!(handoff.entry.argument, segment(&plan, "boot_params").range.start().0);
+    let control_page = segment(&plan, "control-page");
+    assert_eq!(handoff.control_page, control_page.range.start().0);
+    let entry = EntryState { rip: handoff.entry.rip, rsi: handoff.entry.argument, ..EntryState::default() };
+    assert_eq!(control_page.bytes[..], x86_64(IND_DONE, false, &entry).unwrap());
     assert_eq!(handoff.record, segment(&plan, "record").range.start().0);
     assert_eq!(segment(&plan, "record").range.end(), segment(&plan, "elfcorehdr").range.start());
     let tables = segment(&plan, "page-tables").range;
     assert_eq!(handoff.page_tables.five_level, tables.start().0);
     assert_eq!((handoff.page_tables.four_level, handoff.tsc_khz), (tables.start().0 + 4096, 2_400_000));
     let tags: Vec<_> = handoff.regions().iter().map(|r| String::from_utf8_lossy(r.tag_bytes())).collect();
-    let low = ["panic-copy", "bzImage", "panic-kernel", "page-tables"];
+    let low = ["panic-copy", "bzImage", "panic-kernel", "control-page", "page-tables"];
     let high = ["cmdline", "boot_params", "initramfs", "digests", "elfcorehdr"];
-    assert_eq!(tags, [&low[..], &high[..]].concat());
+    assert_eq!(tags, [low, high].concat());
     for r in handoff.regions() {
         let s = plan.segments.iter().find(|s| s.range.start().0 == r.start).unwrap();
         assert_eq!(r.sha256, <[u8; 32]>::from(Sha256::digest(&s.bytes[..r.len as usize])), "{}", s.tag);
@@ -294,7 +299,7 @@ fn equal_facts_give_equal_plans_and_a_plan_prints_every_segment() {
         assert!(text.contains(s.tag) && text.contains(&s.range.to_string()), "{text}");
     }
     let json = serde_json::to_value(PlanView::from(&plan)).unwrap();
-    assert_eq!(json["segments"].as_array().unwrap().len(), 11);
+    assert_eq!(json["segments"].as_array().unwrap().len(), 12);
     assert_eq!(json["region"]["start"], "0x0000000008000000");
 }
 
