@@ -5,7 +5,7 @@
 //! [handoff block](handoff) behind it that says what lies where, what it must hash to, where to print,
 //! what to do when something is damaged and where to go when nothing is.
 //!
-//! Everything that decides or words something lives here, as safe `no_std` code without allocation,
+//! Everything that decides or words something lives here, as safe `no_std` code without allocation ([`kimage`] excepted),
 //! and is tested on the host; the program adds the entry, the descriptor tables, port I/O and the jump.
 //!
 //! | module | what |
@@ -20,11 +20,14 @@
 //! | [`uart`], [`vga`] | the 8250 over any [`Registers`](uart::Registers), the text screen over any [`Cells`](vga::Cells) |
 //! | [`reset`] | the reset controls over any [`Ports`](ports::Ports) |
 //! | [`image`] | the program as an ELF file, and its size |
+//! | [`kimage`] | the page list of the kexec protocol, for any kernel |
 //!
 //! May depend on `kdump-arch-x86` only; so far it needs nothing.
 
 #![no_std]
 
+#[cfg(not(kdump_freestanding))]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -48,5 +51,8 @@ pub mod vga;
 // The program itself is compiled against these modules, before there is an image to embed.
 #[cfg(not(kdump_freestanding))]
 pub mod image;
+// Planning allocates, and is the loader's work.
+#[cfg(not(kdump_freestanding))]
+pub mod kimage;
 #[cfg(not(kdump_freestanding))]
 pub use image::IMAGE;
