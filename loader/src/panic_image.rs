@@ -2,7 +2,8 @@
 //!
 //! The program comes as a position-independent ELF file inside `kdump-panic-kernel`. The loader asks for
 //! its size, finds a hole in the crashkernel region and gets the bytes for that address. The handoff block
-//! goes on the page behind them; together they make one kexec segment of [`PanicImage::mem_size`] bytes.
+//! goes on the page behind them; together they make one kexec segment of [`PanicImage::mem_size`] bytes. Two
+//! placed programs are [paired](Placed::pair), so that each knows its own sum and where the other takes over.
 //!
 //! Source: ELF-64 object file format; x86-64 psABI, 4.4 (`R_X86_64_RELATIVE`: base + addend).
 
@@ -11,6 +12,10 @@ use goblin::elf::reloc::R_X86_64_RELATIVE;
 use goblin::elf::{Elf, header};
 use kdump_panic_kernel::handoff::HANDOFF_SIZE;
 use kdump_panic_kernel::image::{HANDOFF_SYMBOL, MUTABLE_SYMBOL};
+
+mod twin;
+
+use twin::Words;
 
 const PAGE_SIZE: u64 = 4096;
 
@@ -44,7 +49,7 @@ pub enum Error {
     },
     /// The symbols contradict the program headers or each other.
     #[error(
-        "the panic-path program has {name} at {value:#x}, which is no page of an image of at most {MAX_IMAGE_SIZE:#x} bytes"
+        "the panic-path program has {name} at {value:#x}, which cannot be in an image of at most {MAX_IMAGE_SIZE:#x} bytes"
     )]
     BadSymbol {
         /// Its name.
@@ -99,6 +104,7 @@ pub struct PanicImage {
     relocations: Vec<(usize, u64)>,
     entry: u64,
     constant_len: u64,
+    words: Words,
 }
 
 /// The program at its address.
@@ -112,6 +118,9 @@ pub struct Placed {
     pub handoff: u64,
     /// How many of the first bytes do not change while it runs, and so may be a region it checks itself.
     pub constant_len: u64,
+    /// Physical address of its first byte.
+    base: u64,
+    words: Words,
 }
 
 impl PanicImage {
@@ -140,6 +149,7 @@ impl PanicImage {
             relocations: collect_relocations(&elf, image_size)?,
             entry: elf.entry,
             constant_len,
+            words: Words::find(&elf, constant_len)?,
         })
     }
 
@@ -170,14 +180,20 @@ impl PanicImage {
             entry: base + self.entry,
             handoff: base + image_size,
             constant_len: self.constant_len,
+            base,
+            words: self.words,
         })
     }
 }
 
+fn symbol(elf: &Elf<'_>, name: &'static str) -> Result<u64, Error> {
+    let symbol = elf.syms.iter().find(|symbol| elf.strtab.get_at(symbol.st_name) == Some(name));
+    Ok(symbol.ok_or(Error::NoSymbol { name })?.st_value)
+}
+
 /// Finds a symbol that must be the address of a page, at most `max`.
 fn page_symbol(elf: &Elf<'_>, name: &'static str, max: u64) -> Result<u64, Error> {
-    let symbol = elf.syms.iter().find(|symbol| elf.strtab.get_at(symbol.st_name) == Some(name));
-    let value = symbol.ok_or(Error::NoSymbol { name })?.st_value;
+    let value = symbol(elf, name)?;
     if value == 0 || !value.is_multiple_of(PAGE_SIZE) || value > max {
         return Err(Error::BadSymbol { name, value });
     }
@@ -219,81 +235,4 @@ fn slice_range(start: u64, len: u64) -> Option<std::ops::Range<usize>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BASE: u64 = 0x2b00_0000;
-
-    #[test]
-    fn the_embedded_program_is_readable() {
-        let image = PanicImage::embedded().unwrap();
-        assert!(image.mem_size().is_multiple_of(PAGE_SIZE));
-        assert!(!image.relocations.is_empty());
-    }
-
-    #[test]
-    fn the_handoff_block_takes_the_last_page() {
-        let image = PanicImage::embedded().unwrap();
-        let placed = image.place(BASE).unwrap();
-        assert_eq!(placed.handoff, BASE + placed.bytes.len() as u64);
-        assert_eq!(placed.handoff + HANDOFF_SIZE as u64, BASE + image.mem_size());
-        assert!(placed.entry >= BASE && placed.entry < BASE + placed.constant_len);
-        assert!(placed.constant_len < placed.bytes.len() as u64);
-    }
-
-    /// Check that two placements differ exactly where relocations stand, and there by the distance.
-    #[test]
-    fn relocated_words_move_with_the_base() {
-        let image = PanicImage::embedded().unwrap();
-        let (low, high) = (image.place(BASE).unwrap(), image.place(BASE + 0x1_2345_6000).unwrap());
-        let word =
-            |placed: &Placed, at: usize| u64::from_le_bytes(*placed.bytes[at..].first_chunk().unwrap());
-        let (mut low_rest, mut high_rest) = (low.clone(), high.clone());
-        for &(at, addend) in &image.relocations {
-            assert_eq!(word(&low, at), BASE + addend);
-            assert_eq!(word(&high, at) - word(&low, at), 0x1_2345_6000);
-            low_rest.bytes[at..at + 8].fill(0);
-            high_rest.bytes[at..at + 8].fill(0);
-        }
-        assert_eq!(low_rest.bytes, high_rest.bytes);
-        assert!(image.relocations.iter().all(|&(at, _)| (at as u64) < low.constant_len));
-    }
-
-    #[test]
-    fn bases_it_cannot_run_at_are_refused() {
-        let image = PanicImage::embedded().unwrap();
-        for base in [0, BASE + 1, BASE + 0x800, 1 << 52, !0xfff] {
-            assert!(
-                matches!(image.place(base), Err(Error::BadBase { base: bad }) if bad == base),
-                "{base:#x}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_foreign_relocation_is_refused_by_its_type() {
-        let mut file = kdump_panic_kernel::IMAGE.to_vec();
-        let elf = Elf::parse(&file).unwrap();
-        let section =
-            elf.section_headers.iter().find(|s| s.sh_type == goblin::elf::section_header::SHT_RELA).unwrap();
-        let r_info = section.sh_offset as usize + 8;
-        file[r_info] = 6; // R_X86_64_GLOB_DAT
-        assert!(matches!(PanicImage::parse(&file), Err(Error::UnexpectedRelocation { r_type: 6, .. })));
-    }
-
-    #[test]
-    fn a_file_of_another_kind_is_refused() {
-        assert!(matches!(PanicImage::parse(b"no ELF file"), Err(Error::Elf(_))));
-        let mut file = kdump_panic_kernel::IMAGE.to_vec();
-        file[0x10] = 2; // ET_EXEC
-        assert!(matches!(PanicImage::parse(&file), Err(Error::WrongKind { e_type: 2, .. })));
-    }
-
-    /// Check that no cut of the file is taken for a program, and none makes the reader panic.
-    #[test]
-    fn a_truncated_file_is_refused() {
-        for len in (0..kdump_panic_kernel::IMAGE.len()).step_by(97) {
-            assert!(PanicImage::parse(&kdump_panic_kernel::IMAGE[..len]).is_err(), "{len} bytes");
-        }
-    }
-}
+mod tests;

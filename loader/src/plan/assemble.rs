@@ -1,7 +1,7 @@
 //! The last steps of a plan: digests and parity over what is staged, and the handoff blocks that name them.
 
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
-use kdump_panic_kernel::handoff::{Handoff, HandoffError, Region, RegionFlags};
+use kdump_panic_kernel::handoff::{Console, Handoff, HandoffError, Region, RegionFlags};
 use kdump_panic_kernel::parity::Geometry;
 
 use super::own::{Own, Pieces};
@@ -16,13 +16,16 @@ pub(super) struct Twins {
 }
 
 impl Twins {
-    /// Links both.
+    /// Links both and tells each of the other.
     ///
     /// # Errors
     /// [`Error::PanicImage`].
-    pub(super) fn place(image: &PanicImage, pieces: &Pieces) -> Result<Self, Error> {
+    pub(super) fn place(image: &PanicImage, pieces: &Pieces, console: Console) -> Result<Self, Error> {
         let place = |own| image.place(pieces.at(own).start().0).map_err(Error::PanicImage);
-        Ok(Self { primary: place(Own::Primary)?, copy: place(Own::Copy)? })
+        let (mut primary, mut copy) = (place(Own::Primary)?, place(Own::Copy)?);
+        let early_port = if let Console::Uart8250Port { port, .. } = console { port } else { 0 };
+        Placed::pair(&mut primary, &mut copy, early_port);
+        Ok(Self { primary, copy })
     }
 
     /// The first instruction.

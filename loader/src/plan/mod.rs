@@ -169,7 +169,7 @@ pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
     handoff.record = record.start().0;
     handoff.tsc_khz = request.tsc_khz;
     handoff.test_hook = request.test_hook;
-    let twins = Twins::place(request.panic_image, &pieces)?;
+    let twins = Twins::place(request.panic_image, &pieces, request.console)?;
     let entry = twins.entry();
     let handoff = assemble::finish(handoff, &pieces, twins, &mut segments)?;
 
