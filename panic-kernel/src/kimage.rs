@@ -21,7 +21,7 @@
 //! // The free page takes its content at once; the others wait elsewhere.
 //! assert_eq!(plan.source_of(0x10_1000), Some(0x10_1000));
 //! assert_eq!(plan.source_of(0x10_0000), Some(0x80_0000));
-//! assert_eq!(plan.moves().len(), 2);
+//! assert_eq!(plan.moves().count(), 2);
 //! // One page of list, and one for the code that follows it, outside every destination.
 //! assert_eq!(plan.list_pages().len(), 1);
 //! for (address, entries) in plan.encode() {
@@ -193,8 +193,8 @@ impl core::error::Error for PlanError {}
 pub struct KimagePlan {
     /// By destination: where the content of each lies before, itself included.
     placement: Vec<Move>,
-    /// In the order of execution, those that do not stay where they are.
-    moves: Vec<Move>,
+    /// What brings that about, in its order; none if that is the placement, but for what stays where it is.
+    ordered: Option<Vec<Move>>,
     list: Vec<u64>,
     control_page: u64,
     width: Width,
@@ -215,15 +215,16 @@ impl KimagePlan {
     }
 
     /// What the list does, in its order.
-    pub fn moves(&self) -> &[Move] {
-        &self.moves
+    pub fn moves(&self) -> impl Iterator<Item = Move> {
+        let moves = self.ordered.as_ref().unwrap_or(&self.placement);
+        moves.iter().copied().filter(|m| m.source != m.destination)
     }
 
     /// Where the content of every page that a swapping list touches ends up, by its page before: an image's page at
     /// its destination, and what the destinations held at the places it left. Nothing is lost by swapping.
     pub fn after_swaps(&self) -> BTreeMap<u64, u64> {
         let (mut at, mut holds) = (BTreeMap::new(), BTreeMap::new());
-        for m in &self.moves {
+        for m in self.moves() {
             for i in 0..m.nr {
                 let (a, b) = (m.source + i * PAGE_SIZE, m.destination + i * PAGE_SIZE);
                 let (on_a, on_b) = (*holds.get(&a).unwrap_or(&a), *holds.get(&b).unwrap_or(&b));
@@ -257,20 +258,24 @@ impl KimagePlan {
 fn normalise(ranges: &[Pages], width: Width) -> Result<Vec<Pages>, PlanError> {
     let mut sorted = ranges.to_vec();
     sorted.sort_unstable();
-    let mut joined: Vec<Pages> = Vec::with_capacity(sorted.len());
-    for range in sorted {
-        if range.end() > width.limit() {
-            return Err(PlanError::OutOfReach { address: range.end() - PAGE_SIZE });
-        }
-        match joined.last_mut() {
-            Some(last) if range.start < last.end() => {
-                return Err(PlanError::Overlap { address: range.start });
-            }
-            Some(last) if range.start == last.end() => last.nr += range.nr,
-            _ => joined.push(range),
+    for pair in sorted.windows(2) {
+        if let [a, b] = pair
+            && b.start < a.end()
+        {
+            return Err(PlanError::Overlap { address: b.start });
         }
     }
-    Ok(joined)
+    if let Some(last) = sorted.last().filter(|last| last.end() > width.limit()) {
+        return Err(PlanError::OutOfReach { address: last.end() - PAGE_SIZE });
+    }
+    sorted.dedup_by(|next, kept| {
+        let is_next = next.start == kept.end();
+        if is_next {
+            kept.nr += next.nr;
+        }
+        is_next
+    });
+    Ok(sorted)
 }
 
 /// Cuts off what entries of this width cannot name, then sorts and joins: for free pages, which may lie anywhere.

@@ -6,23 +6,17 @@ use super::{IND_DESTINATION, IND_DONE, IND_INDIRECTION, IND_SOURCE, KimagePlan, 
 use crate::PAGE_SIZE;
 use crate::parity::Page;
 
-/// Entries of the moves: a destination each, a source per page.
-fn nr_entries(moves: &[Move]) -> u64 {
-    moves.iter().map(|m| 1 + m.nr).sum()
-}
-
-/// Pages the list takes: each but the last gives one entry to the link, the last one to the end.
-pub(super) fn nr_list_pages(moves: &[Move], width: Width) -> u64 {
-    if moves.is_empty() {
-        return 0;
-    }
-    nr_entries(moves).div_ceil(width.entries_per_page() as u64 - 1)
+/// Pages the list takes: a destination entry for each move, a source entry for each page; each page of the list but
+/// the last gives one entry to the link, the last one to the end.
+pub(super) fn nr_list_pages<'a>(moves: impl Iterator<Item = &'a Move>, width: Width) -> u64 {
+    let nr_entries: u64 = moves.map(|m| 1 + m.nr).sum();
+    nr_entries.div_ceil(width.entries_per_page() as u64 - 1)
 }
 
 impl KimagePlan {
     /// The list: the address and the bytes of each of its pages, which a stager writes there.
     pub fn encode(&self) -> Vec<(u64, Vec<u8>)> {
-        let mut entries = self.moves.iter().flat_map(|m| {
+        let mut entries = self.moves().flat_map(|m| {
             let sources = (0..m.nr).map(move |i| (m.source + i * PAGE_SIZE) | IND_SOURCE);
             core::iter::once(m.destination | IND_DESTINATION).chain(sources)
         });

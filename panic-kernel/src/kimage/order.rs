@@ -55,13 +55,13 @@ pub fn order(
         Transfer::Swap => swaps(&pages)?,
     };
     let moves = join(&steps);
-    let nr_list = encode::nr_list_pages(&moves, width);
+    let nr_list = encode::nr_list_pages(moves.iter(), width);
     let list: Vec<u64> = free.by_ref().take(nr_list as usize).collect();
     let Some(control_page) = free.next() else {
         let have = spare.iter().flat_map(|r| r.addresses()).filter(|&page| !is_used(page)).count() as u64;
         return Err(PlanError::TooFewPages { need: have + nr_list + 1 - list.len() as u64, have });
     };
-    Ok(KimagePlan { placement, moves, list, control_page, width })
+    Ok(KimagePlan { placement, ordered: Some(moves), list, control_page, width })
 }
 
 /// Steps of copies as (source, destination).

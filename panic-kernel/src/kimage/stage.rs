@@ -18,72 +18,98 @@ use crate::PAGE_SIZE;
 pub fn stage(destinations: &[Pages], free: &[Pages], width: Width) -> Result<KimagePlan, PlanError> {
     let destinations = normalise(destinations, width)?;
     let free = normalise_free(free, width)?;
-    let (mut in_place, mut in_use) = (Vec::new(), Vec::new());
-    split(&destinations, &free, &mut in_place, &mut in_use);
-    let mut outside = Vec::new();
-    split(&free, &destinations, &mut Vec::new(), &mut outside);
-
-    let nr_in_use: u64 = in_use.iter().map(|r| r.nr).sum();
-    let have: u64 = outside.iter().map(|r| r.nr).sum();
-    // Sources are taken from below, so a move is one run of sources and one of destinations.
-    let mut supply = Supply { ranges: outside.into_iter(), rest: None };
-    let mut moves = Vec::new();
-    for range in &in_use {
-        let mut destination = range.start;
-        while destination < range.end() {
-            let wanted = (range.end() - destination) / PAGE_SIZE;
-            let Some(source) = supply.take(wanted) else { return Err(too_few(nr_in_use, 1, have)) };
-            moves.push(Move { source: source.start, destination, nr: source.nr });
+    let mut supply = Supply { pieces: Pieces::new(&free, &destinations), rest: None, nr_taken: 0 };
+    let mut placement = Vec::with_capacity(destinations.len());
+    let mut need = 0;
+    for (piece, is_free) in Pieces::new(&destinations, &free) {
+        if is_free {
+            placement.push(Move { source: piece.start, destination: piece.start, nr: piece.nr });
+            continue;
+        }
+        need += piece.nr;
+        // Sources are taken from below, so a move is one run of sources and one of destinations.
+        let mut destination = piece.start;
+        while destination < piece.end() {
+            let wanted = (piece.end() - destination) / PAGE_SIZE;
+            // What is missing is counted at the end.
+            let Some(source) = supply.take(wanted) else { break };
+            placement.push(Move { source: source.start, destination, nr: source.nr });
             destination += source.nr * PAGE_SIZE;
         }
     }
-    let nr_list = encode::nr_list_pages(&moves, width);
+    let nr_list = encode::nr_list_pages(placement.iter().filter(|m| m.source != m.destination), width);
     let list: Vec<u64> = (0..nr_list).map_while(|_| supply.take(1)).map(|page| page.start).collect();
-    let control_page = supply.take(1).filter(|_| list.len() as u64 == nr_list);
-    let Some(control_page) = control_page else { return Err(too_few(nr_in_use, nr_list, have)) };
-
-    let mut placement = moves.clone();
-    placement.extend(in_place.iter().map(|r| Move { source: r.start, destination: r.start, nr: r.nr }));
-    placement.sort_unstable_by_key(|m| m.destination);
-    Ok(KimagePlan { placement, moves, list, control_page: control_page.start, width })
-}
-
-fn too_few(nr_in_use: u64, nr_list: u64, have: u64) -> PlanError {
-    PlanError::TooFewPages { need: nr_in_use + nr_list + 1, have }
-}
-
-/// Splits sorted ranges into what they share with other sorted ranges and what they do not.
-pub(super) fn split(ranges: &[Pages], others: &[Pages], shared: &mut Vec<Pages>, rest: &mut Vec<Pages>) {
-    let mut others = others.iter().copied().peekable();
-    for range in ranges {
-        let mut at = range.start;
-        while at < range.end() {
-            while others.next_if(|other| other.end() <= at).is_some() {}
-            let (start, end) = match others.peek() {
-                Some(other) if other.start < range.end() => {
-                    (other.start.max(at), other.end().min(range.end()))
-                }
-                _ => (range.end(), range.end()),
-            };
-            rest.extend(Pages::between(at, start));
-            shared.extend(Pages::between(start, end));
-            at = end;
+    let control_page = supply.take(1);
+    match control_page {
+        Some(control_page) if need + nr_list + 1 == supply.nr_taken => {
+            let control_page = control_page.start;
+            Ok(KimagePlan { placement, ordered: None, list, control_page, width })
+        }
+        _ => {
+            let have = supply.nr_taken + supply.remaining();
+            // At least a page of list, where there is anything to be moved at all.
+            Err(PlanError::TooFewPages { need: need + nr_list.max(u64::from(need > 0)) + 1, have })
         }
     }
 }
 
-/// Free pages, handed out from below.
-struct Supply {
-    ranges: alloc::vec::IntoIter<Pages>,
-    rest: Option<Pages>,
+/// Sorted ranges, cut at the borders of other sorted ranges, each piece with whether those share it.
+struct Pieces<'a> {
+    ranges: &'a [Pages],
+    others: &'a [Pages],
+    at: u64,
 }
 
-impl Supply {
+impl<'a> Pieces<'a> {
+    fn new(ranges: &'a [Pages], others: &'a [Pages]) -> Self {
+        Self { ranges, others, at: 0 }
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = (Pages, bool);
+
+    fn next(&mut self) -> Option<(Pages, bool)> {
+        let (range, rest) = self.ranges.split_first()?;
+        let start = self.at.max(range.start);
+        while let Some((other, others)) = self.others.split_first()
+            && other.end() <= start
+        {
+            self.others = others;
+        }
+        let (end, is_shared) = match self.others.first() {
+            Some(other) if other.start <= start => (other.end().min(range.end()), true),
+            Some(other) => (other.start.min(range.end()), false),
+            None => (range.end(), false),
+        };
+        self.at = end;
+        if end == range.end() {
+            self.ranges = rest;
+        }
+        Some((Pages::between(start, end)?, is_shared))
+    }
+}
+
+/// Free pages outside the destinations, handed out from below.
+struct Supply<'a> {
+    pieces: Pieces<'a>,
+    rest: Option<Pages>,
+    nr_taken: u64,
+}
+
+impl Supply<'_> {
     /// Takes up to `wanted` pages in a row.
     fn take(&mut self, wanted: u64) -> Option<Pages> {
-        let range = self.rest.take().or_else(|| self.ranges.next())?;
+        let next = || self.pieces.find(|(_, is_shared)| !is_shared).map(|(piece, _)| piece);
+        let range = self.rest.take().or_else(next)?;
         let taken = Pages::new(range.start, wanted.min(range.nr))?;
         self.rest = Pages::between(taken.end(), range.end());
+        self.nr_taken += taken.nr;
         Some(taken)
+    }
+
+    fn remaining(self) -> u64 {
+        let pieces = self.pieces.filter(|(_, is_shared)| !is_shared).map(|(piece, _)| piece);
+        self.rest.into_iter().chain(pieces).map(|piece| piece.nr).sum()
     }
 }

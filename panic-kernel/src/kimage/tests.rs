@@ -104,7 +104,7 @@ fn check_own_pages(plan: &KimagePlan, free: &[Pages]) {
     let mut own: BTreeSet<u64> = plan.list_pages().iter().copied().collect();
     assert_eq!(own.len(), plan.list_pages().len());
     assert!(own.insert(plan.control_page()));
-    for m in plan.placement().iter().chain(plan.moves()) {
+    for m in plan.placement().iter().copied().chain(plan.moves()) {
         for i in 0..m.nr {
             assert!(!own.contains(&(m.destination + i * PAGE_SIZE)), "{m:?}");
             assert!(!own.contains(&(m.source + i * PAGE_SIZE)), "{m:?}");
@@ -131,9 +131,9 @@ fn staged_images_arrive_whole_and_displaced_pages_are_where_the_plan_says() {
         let plan = match stage(&destinations, &free, width) {
             Ok(plan) => plan,
             Err(error) => {
-                let need = (in_use + 2) as u64;
+                let need = (in_use + usize::from(in_use > 0) + 1) as u64;
                 assert_eq!(error, PlanError::TooFewPages { need, have: outside as u64 }, "case {case}");
-                assert!(outside < in_use + 2);
+                assert!((outside as u64) < need);
                 continue;
             }
         };
@@ -223,7 +223,8 @@ fn runs_stay_runs_and_cost_one_destination_entry() {
     let destinations = [Pages::new(0x100_0000, 1000).unwrap()];
     let free = [Pages::new(0x800_0000, 2000).unwrap()];
     let plan = stage(&destinations, &free, Width::Bits64).unwrap();
-    assert_eq!(plan.moves(), [Move { source: 0x800_0000, destination: 0x100_0000, nr: 1000 }]);
+    let moves: Vec<Move> = plan.moves().collect();
+    assert_eq!(moves, [Move { source: 0x800_0000, destination: 0x100_0000, nr: 1000 }]);
     // 1001 entries, 511 on a page beside the link.
     assert_eq!(plan.list_pages().len(), 2);
     let pages = plan.encode();
@@ -241,7 +242,7 @@ fn an_image_in_place_needs_no_list() {
     let pages = [Pages::new(0x100_0000, 4).unwrap()];
     let free = [Pages::new(0x100_0000, 5).unwrap()];
     let plan = stage(&pages, &free, Width::Bits32).unwrap();
-    assert_eq!((plan.head(), plan.moves(), plan.control_page()), (IND_DONE, &[][..], 0x100_4000));
+    assert_eq!((plan.head(), plan.moves().count(), plan.control_page()), (IND_DONE, 0, 0x100_4000));
     assert!(plan.encode().is_empty());
 }
 
