@@ -1,5 +1,6 @@
 //! Plans over many machines, held against the kernel's rules.
 
+mod payload;
 mod protection;
 
 use super::layout::control_room;
