@@ -22,6 +22,7 @@ pub mod kallsyms;
 pub mod kdump;
 pub mod mem;
 pub mod notes;
+pub mod record;
 #[cfg(feature = "std")]
 pub mod sink;
 pub mod space;
@@ -32,5 +33,6 @@ pub use btf::Btf;
 pub use dump::{Dump, Format, OpenError};
 pub use kallsyms::Symbols;
 pub use mem::{PhysMem, ReadError};
+pub use record::PanicRecord;
 pub use space::{AddressSpace, KernelMem};
 pub use vmcoreinfo::VmcoreInfo;
