@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod log;
 pub mod modules;
 pub mod panic;
+pub mod panic_path;
 pub mod percpu;
 pub mod report;
 pub mod symbolize;

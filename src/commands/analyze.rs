@@ -57,6 +57,8 @@ enum View {
     Mod,
     /// The system and the panic in a few lines
     Sys,
+    /// What ran between the crash and the capture kernel: times, digests, repairs, exceptions
+    PanicPath,
 }
 
 /// Runs it.
@@ -105,6 +107,7 @@ fn ask(args: &Args, dump: &Dump) -> anyhow::Result<Exit> {
         View::Ps => section(args, &report.tasks, |t| view::ps(&t.list)),
         View::Mod => section(args, &report.modules, |m| view::modules(m)),
         View::Sys => section(args, &report.system, |s| view::sys(&report, s)),
+        View::PanicPath => section(args, &report.panic_path, |p| p.to_text()),
         View::Report | View::Log | View::Bt => {
             let text = if args.json { report.to_json() + "\n" } else { report.to_text() };
             if report.is_void() {

@@ -8,13 +8,14 @@ use kdump_arch_x86::paging::Mode;
 use super::convert::{line, module_info, seconds, task_info};
 use super::stacks::Stacks;
 use super::{
-    CpuInfo, DumpInfo, LogInfo, LogLine, ModuleInfo, PanicInfo, Report, SCHEMA_VERSION, Section, Status,
-    SystemInfo, TasksInfo, hex,
+    CpuInfo, DumpInfo, LogInfo, LogLine, ModuleInfo, PanicInfo, PanicPathInfo, Report, SCHEMA_VERSION,
+    Section, Status, SystemInfo, TasksInfo, hex, panic_path,
 };
 use crate::kernel::{Gap, Kernel};
 use crate::log::{Log, Record};
 use crate::modules::{self, Module};
 use crate::panic::{Panic, panic_cpu, redirected_from};
+use crate::panic_path::PanicPath;
 use crate::percpu::Cpus;
 use crate::sys::{System, utc};
 use crate::tasks::Tasks;
@@ -84,9 +85,11 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             tasks: self.tasks_section(&stacks),
             modules: self.modules_section(),
             log: self.log_section(),
+            panic_path: self.panic_path_section(),
             dump: self.dump(),
         };
         report.warnings = self.warnings(&stacks, report.dump.incomplete);
+        report.warnings.extend(report.panic_path.data.iter().flat_map(PanicPathInfo::alarms));
         let statuses = [
             report.panic.status,
             report.system.status,
@@ -145,6 +148,14 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             after_boot: found.ts_ns.map(seconds),
         };
         Section::of(info, reasons)
+    }
+
+    /// Absent in dumps that were not armed by us, which is no gap of the answer.
+    fn panic_path_section(&self) -> Section<PanicPathInfo> {
+        let log = self.log.as_ref().ok();
+        let message_ns = log.and_then(|log| Panic::from_log(log).ts_ns);
+        let path = PanicPath::read(self.k, self.cpus.as_ref().ok(), panic_cpu(self.k).ok(), log);
+        panic_path::section(path, message_ns)
     }
 
     fn system(&self) -> Section<SystemInfo> {

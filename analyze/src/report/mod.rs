@@ -8,9 +8,11 @@
 mod build;
 mod convert;
 pub(crate) mod fold;
+mod panic_path;
 mod stacks;
 
 pub use build::Inquiry;
+pub use panic_path::{ExceptionInfo, PanicPathInfo, PhaseInfo, RegionInfo};
 
 mod text;
 
@@ -81,6 +83,8 @@ pub struct Report {
     pub modules: Section<Vec<ModuleInfo>>,
     /// The end of the kernel log.
     pub log: Section<LogInfo>,
+    /// What ran between the crash and the capture kernel.
+    pub panic_path: Section<PanicPathInfo>,
     /// The dump file.
     pub dump: DumpInfo,
 }

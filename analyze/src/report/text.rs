@@ -175,7 +175,8 @@ impl Report {
             n => format!("registers of {n} CPUs"),
         };
         let levels = s.paging_levels;
-        known("dump", Some(format!("{}, {notes}, {levels}-level paging", self.dump.format)))
+        known("dump", Some(format!("{}, {notes}, {levels}-level paging", self.dump.format)))?;
+        known("capture", self.panic_path.data.as_ref().map(|path| path.summary()))
     }
 
     fn write_gaps(&self, out: &mut String) -> fmt::Result {
