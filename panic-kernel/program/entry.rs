@@ -25,8 +25,9 @@ pub const CR4_SSE: u64 = 1 << 9 | 1 << 10;
 /// All SSE exceptions masked, round to nearest: the value after reset.
 const MXCSR_DEFAULT: u32 = 0x1f80;
 
-/// Stack of the program; the deepest use is the handoff block parsed by value.
-const STACK_SIZE: usize = 32 << 10;
+/// Stack of the program; the deepest use is a page rebuilt by value, several calls below the handoff block. It
+/// ends where the constant part begins.
+const STACK_SIZE: usize = 64 << 10;
 
 /// Reads of the line status after which a character of the last message is given up.
 const EARLY_POLLS: u32 = 100_000;
