@@ -5,7 +5,7 @@
 //! on an installed machine, only with fewer files in it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kdump_loader::{cpio, modules};
 
@@ -35,6 +35,8 @@ pub struct Contents<'a> {
     pub release: &'a str,
     /// Its module directory.
     pub modules: &'a Path,
+    /// More files: where in the guest, and where here.
+    pub files: &'a [(String, PathBuf)],
     /// What PID 1 is to do.
     pub orders: &'a Orders,
 }
@@ -58,6 +60,9 @@ impl Contents<'_> {
         archive.file(&format!("boot/vmlinuz-{}", self.release), 0o644, self.kernel)?;
         archive.file(Orders::PATH, 0o600, self.orders.to_text().as_bytes())?;
 
+        for (there, here) in self.files {
+            archive.file(there, 0o644, &read(here)?)?;
+        }
         let tree = modules::Tree::open(self.modules)?;
         let directory = format!("lib/modules/{}", self.release);
         for path in tree.closure(&GUEST_MODULES)? {

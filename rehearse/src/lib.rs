@@ -19,8 +19,10 @@ pub mod phase;
 mod plan;
 pub mod qemu;
 mod run;
+pub mod scene;
 pub mod size;
 
 pub use error::Error;
 pub use phase::{Phase, Progress};
 pub use plan::{Crash, Outcome, Plan, Programs};
+pub use scene::{Held, Scene, Staged};

@@ -79,6 +79,8 @@ pub trait Progress {
     fn started(&mut self, _phase: Phase) {}
     /// A phase ended well, after so long.
     fn ended(&mut self, _phase: Phase, _took: Duration) {}
+    /// The guest is armed and waits: it goes on when this returns. Only with [`Scene::is_held`](crate::Scene).
+    fn held(&mut self, _guest: &crate::Held<'_>) {}
     /// A line on the serial console.
     fn line(&mut self, _line: &str) {}
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kdump_loader::bzimage::BzImage;
 
-use crate::{Error, Phase};
+use crate::{Error, Phase, Scene};
 
 /// How the guest is brought down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -91,6 +91,8 @@ pub struct Plan {
     pub keep: bool,
     /// Limit for the guest's whole life.
     pub timeout: Duration,
+    /// What is unusual.
+    pub scene: Scene,
 }
 
 impl Plan {
@@ -102,6 +104,26 @@ impl Plan {
     pub const CPUS: u32 = 2;
     /// Limit for the guest's life when nobody says otherwise; an emulated cycle takes a tenth of it.
     pub const TIMEOUT: Duration = Duration::from_secs(300);
+
+    /// A rehearsal of the usual kind.
+    #[must_use]
+    pub fn new(kernel: PathBuf, programs: Programs, out: PathBuf) -> Self {
+        Self {
+            kernel,
+            modules: None,
+            programs,
+            crashkernel: Self::CRASHKERNEL.to_owned(),
+            memory: Self::MEMORY,
+            cpus: Self::CPUS,
+            cpu: None,
+            crash: Crash::default(),
+            arm: Vec::new(),
+            out,
+            keep: false,
+            timeout: Self::TIMEOUT,
+            scene: Scene::default(),
+        }
+    }
 
     /// The release of a bzImage: what `uname -r` says when it runs.
     ///
@@ -120,8 +142,10 @@ impl Plan {
         // printk.devkmsg=on: the kernel limits the rate of lines that programs add to its log.
         // panic=1: when nothing is armed, the guest must end all the same.
         format!(
-            "console=ttyS0,115200 crashkernel={} printk.devkmsg=on panic=1 rdinit={} -- rehearse-guest",
+            "console=ttyS0,115200 crashkernel={} printk.devkmsg=on panic=1 {}{}rdinit={} -- rehearse-guest",
             self.crashkernel,
+            self.scene.cmdline,
+            if self.scene.cmdline.is_empty() { "" } else { " " },
             crate::initramfs::KDUMP_RS
         )
     }
@@ -171,20 +195,8 @@ mod tests {
     use super::*;
 
     fn plan(kernel: &Path) -> Plan {
-        Plan {
-            kernel: kernel.to_owned(),
-            modules: None,
-            programs: Programs { kdump_rs: "/x/kdump-rs".into(), kdump_init: "/x/kdump-init".into() },
-            crashkernel: "160M".to_owned(),
-            memory: Plan::MEMORY,
-            cpus: 2,
-            cpu: None,
-            crash: Crash::Sysrq,
-            arm: vec![],
-            out: "out".into(),
-            keep: false,
-            timeout: Plan::TIMEOUT,
-        }
+        let programs = Programs { kdump_rs: "/x/kdump-rs".into(), kdump_init: "/x/kdump-init".into() };
+        Plan { crashkernel: "160M".to_owned(), ..Plan::new(kernel.to_owned(), programs, "out".into()) }
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub struct Machine<'a> {
     pub disk: &'a Path,
     /// Where COM1 goes.
     pub serial: &'a Path,
+    /// A file to hold the RAM, and a pair of pipes (`.in`, `.out`) as COM2.
+    pub held: Option<(&'a Path, &'a Path)>,
+    /// More arguments.
+    pub more: &'a [String],
 }
 
 impl Machine<'_> {
@@ -68,6 +72,18 @@ impl Machine<'_> {
         args.push(with_path("file,id=com1,path=", self.serial, ""));
         args.push("-serial".into());
         args.push("chardev:com1".into());
+        if let Some((memory, door)) = self.held {
+            args.push("-chardev".into());
+            args.push(with_path("pipe,id=com2,path=", door, ""));
+            args.push("-serial".into());
+            args.push("chardev:com2".into());
+            args.push("-object".into());
+            let size = format!("memory-backend-file,id=ram,share=on,size={}K,mem-path=", self.memory >> 10);
+            args.push(with_path(&size, memory, ""));
+            args.push("-machine".into());
+            args.push("memory-backend=ram".into());
+        }
+        args.extend(self.more.iter().map(OsString::from));
         args
     }
 }
@@ -189,6 +205,8 @@ mod tests {
             cmdline: "console=ttyS0 -- rehearse-guest",
             disk: Path::new("/o,ut/disk.img"),
             serial: Path::new("/o/serial.log"),
+            held: None,
+            more: &[],
         }
         .arguments()
         .into_iter()

@@ -8,9 +8,10 @@ use std::{fs, io, thread};
 use crate::accel::Accel;
 use crate::guest::Orders;
 use crate::initramfs::Contents;
-use crate::phase::{Phase, Progress, Sign, read_line};
+use crate::phase::{GUEST_PREFIX, Phase, Progress, Sign, read_line};
 use crate::plan::{Outcome, Plan};
 use crate::qemu::{Emulator, Machine, Tail};
+use crate::scene::{self, Held, Staged};
 use crate::{Error, accel, disk};
 
 /// How often the serial console is looked at.
@@ -40,18 +41,28 @@ impl Plan {
         let modules = self.find_modules(&release)?;
         let files = Files::prepare(&self.out)?;
 
-        let orders = Orders { crash: self.crash, arm: self.arm.clone() };
+        let orders = Orders {
+            crash: self.crash,
+            arm: self.arm.clone(),
+            panic_cpu: self.scene.panic_cpu,
+            pattern_bytes: self.scene.pattern_bytes,
+            is_held: self.scene.is_held,
+        };
         let contents = Contents {
             kdump_rs: &self.programs.kdump_rs,
             kdump_init: &self.programs.kdump_init,
             kernel: &kernel,
             release: &release,
             modules: &modules,
+            files: &self.scene.files,
             orders: &orders,
         };
         let initramfs = contents.build()?;
         fs::write(&files.initramfs, &initramfs).map_err(Error::file("write", &files.initramfs))?;
         disk::create(&files.disk, self.disk_bytes())?;
+        if self.scene.is_held {
+            files.make_door()?;
+        }
 
         let cmdline = self.cmdline();
         let machine = |accel| Machine {
@@ -64,6 +75,8 @@ impl Plan {
             cmdline: &cmdline,
             disk: &files.disk,
             serial: &files.serial,
+            held: self.scene.is_held.then_some((files.memory.as_path(), files.door.as_path())),
+            more: &self.scene.qemu,
         };
         let choice = accel::choose(&self.out);
         progress.note(&format!("Linux {release}, {}", choice.why));
@@ -93,6 +106,7 @@ impl Plan {
         files.remove_serial()?;
         let emulator = Emulator::start(&machine.arguments(), &files.qemu_log)?;
         let mut watch = Watch::new(machine.accel, progress);
+        watch.stop_at = self.scene.stop_at.clone();
         watch.until_reset(emulator, files, self.timeout)?;
         watch.begin(Phase::Collect);
         let dumps = disk::extract(&files.disk, &files.dump).map_err(|e| match e {
@@ -114,6 +128,9 @@ struct Files {
     initramfs: PathBuf,
     disk: PathBuf,
     dump: PathBuf,
+    /// The guest's RAM, and the pipes through which it is let go.
+    memory: PathBuf,
+    door: PathBuf,
 }
 
 impl Files {
@@ -126,8 +143,13 @@ impl Files {
             initramfs: out.join("initramfs.cpio"),
             disk: out.join("disk.img"),
             dump: out.join("dump"),
+            memory: out.join("memory"),
+            door: out.join("door"),
         };
-        for path in [&files.serial, &files.qemu_log, &files.initramfs, &files.disk] {
+        let large = [&files.initramfs, &files.disk, &files.memory];
+        for path in
+            [&files.serial, &files.qemu_log, &files.pipe("in"), &files.pipe("out")].into_iter().chain(large)
+        {
             if path.exists() {
                 fs::remove_file(path).map_err(Error::file("remove", path))?;
             }
@@ -136,6 +158,18 @@ impl Files {
             fs::remove_dir_all(&files.dump).map_err(Error::file("remove", &files.dump))?;
         }
         Ok(files)
+    }
+
+    fn pipe(&self, end: &str) -> PathBuf {
+        self.door.with_extension(end)
+    }
+
+    fn make_door(&self) -> Result<(), Error> {
+        for path in [self.pipe("in"), self.pipe("out")] {
+            rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+                .map_err(|e| Error::file("create", &path)(e.into()))?;
+        }
+        Ok(())
     }
 
     /// Each guest's console begins with an empty file.
@@ -150,6 +184,7 @@ impl Files {
     fn remove_large(&self) {
         let _ = fs::remove_file(&self.disk);
         let _ = fs::remove_file(&self.initramfs);
+        let _ = fs::remove_file(&self.memory);
     }
 }
 
@@ -163,6 +198,8 @@ struct Watch<'a> {
     phases: Phases,
     tail: VecDeque<String>,
     failure: Option<(String, Instant)>,
+    stop_at: Option<String>,
+    staged: Vec<Staged>,
 }
 
 impl<'a> Watch<'a> {
@@ -178,6 +215,8 @@ impl<'a> Watch<'a> {
             phases: Vec::new(),
             tail: VecDeque::new(),
             failure: None,
+            stop_at: None,
+            staged: Vec::new(),
         }
     }
 
@@ -194,6 +233,7 @@ impl<'a> Watch<'a> {
                 heard = Instant::now();
             }
             for line in lines {
+                self.stage(&line, files)?;
                 self.line(line);
             }
             if let Some((why, since)) = &self.failure
@@ -229,7 +269,25 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Collects what a held guest says about itself, and lets it go when the host is done with it.
+    fn stage(&mut self, line: &str, files: &Files) -> Result<(), Error> {
+        let Some((_, text)) = line.split_once(GUEST_PREFIX) else { return Ok(()) };
+        self.staged.extend(scene::read_staged(text));
+        if text == "holding" {
+            self.progress.held(&Held::new(&files.memory, &self.staged));
+            let pipe = files.pipe("in");
+            scene::release(&pipe).map_err(Error::file("write", &pipe))?;
+        }
+        Ok(())
+    }
+
     fn line(&mut self, line: String) {
+        if self.failure.is_none()
+            && let Some(text) = self.stop_at.as_ref().filter(|text| line.contains(*text))
+        {
+            self.failure =
+                Some((format!("the console says {text:?}, where it was to be stopped"), Instant::now()));
+        }
         match read_line(self.phase, &line) {
             Sign::Began(phase) => self.begin(phase),
             Sign::Failed(why) if self.failure.is_none() => self.failure = Some((why, Instant::now())),

@@ -82,18 +82,16 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     let release = Plan::release_of(&args.kernel, &image)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("kdump-rehearsal").join(release));
     Ok(Plan {
-        kernel: args.kernel.clone(),
         modules: args.modules.clone(),
-        programs: Programs::beside_this_one()?,
         crashkernel: args.crashkernel.clone(),
         memory: args.memory,
         cpus: args.cpus,
         cpu: args.cpu.clone(),
         crash: args.crash,
         arm: arm_arguments(args),
-        out,
         keep: args.keep,
         timeout: Duration::from_secs(args.timeout),
+        ..Plan::new(args.kernel.clone(), Programs::beside_this_one()?, out)
     })
 }
 

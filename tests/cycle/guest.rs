@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kdump_rehearse::{Crash, Error, Outcome, Phase, Plan, Programs, Progress};
+use kdump_rehearse::{Error, Outcome, Phase, Plan, Programs, Progress};
 use serde_json::Value;
 
 use crate::dump_dir::DumpDir;
@@ -51,20 +51,9 @@ impl Case {
             self.kernel
         );
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cycle-{}", self.kernel));
-        let plan = Plan {
-            kernel,
-            modules: None,
-            programs: Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() },
-            crashkernel: Plan::CRASHKERNEL.to_owned(),
-            memory: Plan::MEMORY,
-            cpus: Plan::CPUS,
-            cpu: None,
-            crash: Crash::Sysrq,
-            arm: self.arm.iter().map(|&a| a.to_owned()).collect(),
-            out: out.clone(),
-            keep: false,
-            timeout: Plan::TIMEOUT,
-        };
+        let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
+        let arm = self.arm.iter().map(|&a| a.to_owned()).collect();
+        let plan = Plan { arm, ..Plan::new(kernel, programs, out.clone()) };
         let memory = plan.memory;
         let outcome = plan.run(&mut Spoken(self.kernel)).unwrap_or_else(|e| panic!("{}", told(&e)));
         let dump = DumpDir(outcome.dump_dir.clone());

@@ -10,8 +10,11 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
-use super::{Failure, because};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::{Failure, Orders, because};
 use crate::disk::MOUNT_POINT;
+use crate::scene;
 
 /// Anonymous memory of the holder, in bytes: a quarter noise, a quarter zero-filled, half text.
 const HELD: usize = 32 << 20;
@@ -29,12 +32,14 @@ pub enum Role {
     Burner,
     /// Holds anonymous memory.
     Holder,
+    /// Holds pages of the pattern that [`scene`](crate::scene) knows.
+    Pattern,
     /// Writes `c` to /proc/sysrq-trigger.
     Crasher,
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Sleeper, Self::Burner, Self::Holder, Self::Crasher];
+    const ALL: [Self; 5] = [Self::Sleeper, Self::Burner, Self::Holder, Self::Pattern, Self::Crasher];
 
     /// The task's name in the dump.
     #[must_use]
@@ -43,6 +48,7 @@ impl Role {
             Self::Sleeper => "kdump-sleeper",
             Self::Burner => "kdump-burner",
             Self::Holder => "kdump-holder",
+            Self::Pattern => "kdump-pattern",
             Self::Crasher => "kdump-crasher",
         }
     }
@@ -102,18 +108,34 @@ pub(super) fn be(role: Role) -> Result<(), Failure> {
         held.resize(HELD, 0);
         fill(&mut held, 1);
     }
+    let orders = Orders::read()?;
+    let mut patterns = Vec::new();
+    if role == Role::Pattern {
+        // Page-aligned, so that each pattern is one physical page.
+        let nr_pages = orders.pattern_bytes / scene::PATTERN_PAGE as u64;
+        patterns = (0..nr_pages).map(|number| Page(scene::pattern(number))).collect();
+    }
+    if let (Role::Crasher, Some(cpu)) = (role, orders.panic_cpu) {
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu as usize);
+        sched_setaffinity(None, &cpus).map_err(because(&format!("cannot move to CPU {cpu}")))?;
+    }
     println!("ready");
     match role {
         Role::Crasher => fs::write("/proc/sysrq-trigger", "c").map_err(because("cannot crash")),
         Role::Burner => loop {
             black_box(());
         },
-        Role::Sleeper | Role::Holder => loop {
+        Role::Sleeper | Role::Holder | Role::Pattern => loop {
             thread::sleep(Duration::from_secs(3600));
-            black_box(&held);
+            black_box((&held, &patterns));
         },
     }
 }
+
+/// A page of memory.
+#[repr(align(4096))]
+struct Page(#[expect(dead_code, reason = "it is for the dump")] [u8; scene::PATTERN_PAGE]);
 
 /// Fills memory as real memory is filled: a quarter noise (xorshift), a quarter zeros, half text.
 fn fill(memory: &mut [u8], seed: u64) {

@@ -12,13 +12,14 @@ mod orders;
 use std::ffi::CStr;
 use std::fmt::Display;
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kdump_loader::modules::Tree;
+use kdump_loader::state::State;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, init_module, reboot, sethostname, uname};
@@ -34,6 +35,9 @@ type Failure = String;
 
 /// What a rehearsal's guest has on its kernel command line, and no other machine.
 const MARK: &str = " -- rehearse-guest";
+
+/// Where the host says go.
+const DOOR: &str = "/dev/ttyS1";
 
 /// How long a crashed kernel may take to be gone.
 const CRASH_LIMIT: Duration = Duration::from_secs(60);
@@ -89,6 +93,9 @@ fn live() -> Result<(), Failure> {
         load_modules()?;
         disk::mount_by_uuid()?;
         busy::populate()?;
+        if orders.pattern_bytes > 0 {
+            busy::start(Role::Pattern)?;
+        }
         Ok(orders)
     })?;
     phase("arm", || {
@@ -96,12 +103,32 @@ fn live() -> Result<(), Failure> {
         kdump_rs("status", &[])
     })?;
     busy::start(Role::Burner)?;
+    if orders.is_held {
+        hold()?;
+    }
     say(&format!("crash {}", orders.crash));
     busy::start(match orders.crash {
         crate::Crash::Sysrq => Role::Crasher,
     })?;
     thread::sleep(CRASH_LIMIT);
     Err(format!("the kernel runs on, {} s after the crash was asked for", CRASH_LIMIT.as_secs()))
+}
+
+/// Tells the host what was staged where, and waits for its word on the second serial port.
+fn hold() -> Result<(), Failure> {
+    let state = State::read(Path::new("/")).map_err(because("cannot read the state of arm"))?;
+    let state = state.ok_or("arm left no state")?;
+    for segment in state.plan["segments"].as_array().into_iter().flatten() {
+        if let (Some(tag), Some(start)) = (segment["tag"].as_str(), segment["start"].as_str()) {
+            say(&format!("staged {tag} {start} {}", segment["content_bytes"]));
+        }
+    }
+    let door = fs::File::open(DOOR).map_err(because(&format!("cannot open {DOOR}")))?;
+    say("holding");
+    let mut word = String::new();
+    BufReader::new(door).read_line(&mut word).map_err(because(DOOR))?;
+    say(&format!("let go: {}", word.trim()));
+    Ok(())
 }
 
 /// Says how long a phase took, when it has succeeded.

@@ -11,18 +11,33 @@ pub struct Orders {
     pub crash: Crash,
     /// Arguments of `kdump-rs arm`.
     pub arm: Vec<String>,
+    /// The CPU to crash on.
+    pub panic_cpu: Option<u32>,
+    /// Bytes to be filled with pattern pages.
+    pub pattern_bytes: u64,
+    /// Wait, armed, until the host says go.
+    pub is_held: bool,
 }
 
 impl Orders {
     /// Where the file is in the guest.
     pub const PATH: &'static str = "/etc/kdump-rs/rehearse";
 
-    /// The file's text: `crash WAY`, then `arm ARGUMENT` for each argument.
+    /// The file's text: `crash WAY`, `arm ARGUMENT` for each argument, and what else there is.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = format!("crash {}\n", self.crash);
         for argument in &self.arm {
             text.push_str(&format!("arm {argument}\n"));
+        }
+        if let Some(cpu) = self.panic_cpu {
+            text.push_str(&format!("panic-cpu {cpu}\n"));
+        }
+        if self.pattern_bytes > 0 {
+            text.push_str(&format!("pattern {}\n", self.pattern_bytes));
+        }
+        if self.is_held {
+            text.push_str("hold on\n");
         }
         text
     }
@@ -32,11 +47,18 @@ impl Orders {
     /// # Errors
     /// The line that is no order.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut orders = Self { crash: Crash::default(), arm: vec![] };
+        let mut orders =
+            Self { crash: Crash::default(), arm: vec![], panic_cpu: None, pattern_bytes: 0, is_held: false };
+        let number = |line: &str, text: &str| -> Result<u64, String> {
+            text.parse().map_err(|_| format!("{line:?} is no order"))
+        };
         for line in text.lines() {
             match line.split_once(' ') {
                 Some(("crash", way)) => orders.crash = way.parse().map_err(|e| format!("{e}"))?,
                 Some(("arm", argument)) => orders.arm.push(argument.to_owned()),
+                Some(("panic-cpu", cpu)) => orders.panic_cpu = Some(number(line, cpu)? as u32),
+                Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
+                Some(("hold", "on")) => orders.is_held = true,
                 _ => return Err(format!("{line:?} is no order")),
             }
         }
@@ -55,7 +77,8 @@ mod tests {
     #[test]
     fn orders_survive_the_file() {
         let arm = ["--level", "31", "--target", "/var/my crash"].map(str::to_owned).to_vec();
-        let orders = Orders { crash: Crash::Sysrq, arm };
+        let orders =
+            Orders { crash: Crash::Sysrq, arm, panic_cpu: Some(1), pattern_bytes: 1 << 28, is_held: true };
         assert_eq!(Orders::parse(&orders.to_text()), Ok(orders));
     }
 

@@ -1,0 +1,136 @@
+//! What a rehearsal can be given beyond the usual: a certain CPU, patterns in memory, a pause between arming and
+//! the crash in which the guest's memory can be damaged from outside.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// The unusual circumstances; none by default.
+#[derive(Clone, Debug, Default)]
+pub struct Scene {
+    /// The guest's memory is a file, and the guest waits, armed, until [`Progress::held`](crate::Progress::held)
+    /// returns.
+    pub is_held: bool,
+    /// The CPU that the crash is asked for on.
+    pub panic_cpu: Option<u32>,
+    /// Bytes of anonymous memory that hold [pattern pages](pattern).
+    pub pattern_bytes: u64,
+    /// A text on the console that ends the rehearsal with an error, a moment later: for guests that halt.
+    pub stop_at: Option<String>,
+    /// More for the production kernel's command line.
+    pub cmdline: String,
+    /// More arguments of QEMU.
+    pub qemu: Vec<String>,
+    /// More files: where in the guest, and where here.
+    pub files: Vec<(String, PathBuf)>,
+}
+
+/// An armed guest that waits.
+#[derive(Debug)]
+pub struct Held<'a> {
+    memory: &'a Path,
+    /// What was staged in the crashkernel memory.
+    pub staged: &'a [Staged],
+}
+
+/// Something staged for the capture kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Staged {
+    /// Its name in the plan of `arm`.
+    pub tag: String,
+    /// Physical address.
+    pub start: u64,
+    /// Bytes that are not zero fill.
+    pub len: u64,
+}
+
+impl<'a> Held<'a> {
+    pub(crate) fn new(memory: &'a Path, staged: &'a [Staged]) -> Self {
+        Self { memory, staged }
+    }
+
+    /// What was staged under a name.
+    #[must_use]
+    pub fn staged(&self, tag: &str) -> Option<&Staged> {
+        self.staged.iter().find(|staged| staged.tag == tag)
+    }
+
+    /// Reads the guest's physical memory. Guests of up to 3 GiB have all of it below 4 GiB, in one piece.
+    ///
+    /// # Errors
+    /// What reading the file says.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> io::Result<()> {
+        File::open(self.memory)?.read_exact_at(bytes, address)
+    }
+
+    /// Writes the guest's physical memory.
+    ///
+    /// # Errors
+    /// What writing the file says.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        OpenOptions::new().write(true).open(self.memory)?.write_all_at(bytes, address)
+    }
+}
+
+/// Lets a waiting guest go on.
+pub(crate) fn release(door: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).open(door)?.write_all(b"go\n")
+}
+
+/// Bytes of a pattern page.
+pub const PATTERN_PAGE: usize = 4096;
+
+const PATTERN_MAGIC: &[u8; 16] = b"kdump-rs pattern";
+
+/// Page `number` of the pattern: its magic and its number, all over.
+#[must_use]
+pub fn pattern(number: u64) -> [u8; PATTERN_PAGE] {
+    let mut page = [0; PATTERN_PAGE];
+    for (i, line) in page.chunks_exact_mut(32).enumerate() {
+        line[..16].copy_from_slice(PATTERN_MAGIC);
+        line[16..24].copy_from_slice(&number.to_le_bytes());
+        line[24..].copy_from_slice(&(i as u64).to_le_bytes());
+    }
+    page
+}
+
+/// The number of a pattern page, if it is one, whole.
+#[must_use]
+pub fn pattern_number(page: &[u8]) -> Option<u64> {
+    let number = u64::from_le_bytes(*page.get(16..)?.first_chunk()?);
+    (page == pattern(number)).then_some(number)
+}
+
+/// Reads `staged TAG START LENGTH`, as the guest says it.
+pub(crate) fn read_staged(text: &str) -> Option<Staged> {
+    let mut words = text.strip_prefix("staged ")?.split_whitespace();
+    let tag = words.next()?.to_owned();
+    let start = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+    Some(Staged { tag, start, len: words.next()?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_page_knows_itself_and_no_other() {
+        let page = pattern(77);
+        assert_eq!(pattern_number(&page), Some(77));
+        for at in [0, 20, 31, 4095] {
+            let mut other = page;
+            other[at] ^= 1;
+            assert_eq!(pattern_number(&other), None, "byte {at}");
+        }
+        assert_eq!(pattern_number(&[0; 4096]), None);
+        assert_eq!(pattern_number(&page[..4000]), None);
+    }
+
+    #[test]
+    fn what_was_staged_is_read_from_the_console() {
+        let staged = Staged { tag: "bzImage".to_owned(), start: 0x3220_0000, len: 11_716_544 };
+        assert_eq!(read_staged("staged bzImage 0x0000000032200000 11716544"), Some(staged));
+        assert_eq!(read_staged("staged bzImage 32200000 1"), None);
+    }
+}
