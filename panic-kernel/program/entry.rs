@@ -69,6 +69,13 @@ global_asm!(
     "    cmp rax, rcx",
     "    jne 5f",
     "4:",
+    // The loader left zeros here, and no sum vouches for them: a stray write after arming would be believed.
+    "    lea rdi, [rip + kdump_bss]",
+    "    lea rcx, [rip + kdump_handoff]",
+    "    sub rcx, rdi",
+    "    shr rcx, 3",
+    "    xor eax, eax",
+    "    rep stosq",
     // Ours: the one found lies in a page that is not.
     "    lea rsp, [rip + kdump_stack_top]",
     // Frame pointers end here.
