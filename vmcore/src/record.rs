@@ -26,8 +26,8 @@ const REPAIRED: (usize, usize, usize) = (0x820, 64, 8);
 
 /// Names of the words of an exception, in their order.
 pub const EXCEPTION_WORDS: [&str; 23] = [
-    "vector", "error", "rip", "cs", "rflags", "rsp", "ss", "cr2", "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp",
-    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+    "vector", "error", "rip", "cs", "rflags", "rsp", "ss", "cr2", "rax", "rbx", "rcx", "rdx", "rsi", "rdi",
+    "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 ];
 
 /// Why there is nothing to be told.
