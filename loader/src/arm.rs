@@ -1,6 +1,8 @@
 //! Arming, from settings to a loaded capture kernel: [`prepare`] reads, [`Prepared::plan`] plans,
 //! [`Prepared::load`] performs and checks that it took effect.
 
+mod error;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,18 +10,20 @@ use std::thread;
 
 pub use kdump_panic_kernel::handoff::{Policy, TestHook};
 
-use crate::bzimage::{self, BzImage};
+use crate::bzimage::BzImage;
 use crate::console::{self, Chosen};
 use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, TargetConfig};
 use crate::machine::{self, Machine};
-use crate::modules::{self, Tree};
-use crate::panic_image::{self, PanicImage};
+use crate::modules::Tree;
+use crate::panic_image::PanicImage;
 use crate::plan::{self, Linux, LoadPlan, PlanView, Request};
 use crate::preflight;
 use crate::state::{self, FileId, STATE_VERSION, State};
 use crate::syscall;
-use crate::target::{self, Target};
+use crate::target::Target;
 use crate::tsc;
+
+pub use error::Error;
 
 /// Larger files are no kernel and no init.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -53,84 +57,6 @@ pub struct Settings {
     pub parity_run: u64,
     /// A failure that the panic path brings about itself, for tests.
     pub test_hook: TestHook,
-}
-
-/// Why arming failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A precondition.
-    #[error(transparent)]
-    Preflight(#[from] preflight::Error),
-    /// The running system.
-    #[error(transparent)]
-    Machine(#[from] machine::Error),
-    /// Nothing at the usual places.
-    #[error("{what} not found: tried {}; name it with {flag}", tried.join(", "))]
-    NotFound {
-        /// What it is.
-        what: &'static str,
-        /// The flag that names it.
-        flag: &'static str,
-        /// Where it was looked for.
-        tried: Vec<String>,
-    },
-    /// A file is missing or unreadable.
-    #[error("{what} {path} cannot be read", path = path.display())]
-    File {
-        /// What it is for.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel image.
-    #[error("{path} cannot be the capture kernel", path = path.display())]
-    Image {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: bzimage::Error,
-    },
-    /// Modules of another kernel.
-    #[error("modules in {dir} are for {modules}, the capture kernel is {kernel}: pass --modules", dir = dir.display())]
-    OtherModules {
-        /// The directory.
-        dir: PathBuf,
-        /// Its release.
-        modules: String,
-        /// The image's release.
-        kernel: String,
-    },
-    /// The modules.
-    #[error(transparent)]
-    Modules(#[from] modules::Error),
-    /// The target.
-    #[error(transparent)]
-    Target(#[from] target::Error),
-    /// The initramfs.
-    #[error("the capture initramfs cannot be built")]
-    Initramfs(#[from] initramfs::Error),
-    /// The panic-path program.
-    #[error("the panic-path program in this executable is damaged")]
-    PanicImage(#[from] panic_image::Error),
-    /// The plan.
-    #[error(transparent)]
-    Plan(#[from] plan::Error),
-    /// The system call; nothing is loaded now if `is_disarmed`.
-    #[error("{}", if *.is_disarmed { "no capture kernel is loaded now" } else { "nothing was changed" })]
-    Load {
-        /// Whether the machine is without a capture kernel.
-        is_disarmed: bool,
-        /// Why.
-        #[source]
-        source: syscall::Error,
-    },
-    /// The call succeeded and nothing is there.
-    #[error("kexec_load succeeded, but /sys/kernel/kexec_crash_loaded does not read 1")]
-    NotLoaded,
 }
 
 /// Everything that a plan is made from, read.

@@ -188,3 +188,29 @@ pub(super) fn table_pages_for(nr_others: u64) -> u64 {
     // Each table page has room for all its entries but its own.
     nr_others.div_ceil(u64::from(DIGESTS_PER_PAGE) - 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_threads_gives_the_same() {
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i ^ (i >> 8)) as u8).collect();
+        let part = |bytes| Part { bytes, sha256: None };
+        let parts = [part(&bytes[..1_500_001]), part(&[][..]), part(&bytes[1_700_000..])];
+        let others = 1_500_001u64.div_ceil(PAGE_SIZE) + 1_300_000u64.div_ceil(PAGE_SIZE);
+        let nr_table = table_pages_for(others);
+        let geometry = Geometry {
+            nr_parity: 37,
+            nr_protected: (others + nr_table) as u32,
+            nr_table: nr_table as u32,
+            ..Geometry::default()
+        };
+        let one = seal_on(1, &parts, Some(1), &geometry);
+        assert_eq!(one.table_digests.len(), nr_table as usize);
+        assert!(one.parity.as_chunks::<4096>().0.iter().all(|page| page.iter().any(|&b| b != 0)));
+        for nr_threads in [2, 3, 64] {
+            assert!(seal_on(nr_threads, &parts, Some(1), &geometry) == one, "{nr_threads}");
+        }
+    }
+}
