@@ -9,10 +9,12 @@ mod words;
 
 use std::path::Path;
 
+use kdump_arch_x86::PhysRange;
 use kdump_arch_x86::bootparam::BootParams;
 use kdump_panic_kernel::handoff::Console;
 
 use crate::cmdline;
+use crate::machine::Machine;
 use words::Word;
 pub use words::{BadChoice, Choice};
 
@@ -38,20 +40,21 @@ pub struct Chosen {
     pub warning: Option<String>,
 }
 
-/// Finds the console. `root` is where /proc and /sys are.
+/// Finds the console of a machine. `root` is where /proc and /sys are.
 #[must_use]
-pub fn resolve(choice: Choice, running_cmdline: &str, params: Option<&BootParams>, root: &Path) -> Chosen {
+pub fn resolve(choice: Choice, machine: &Machine, root: &Path) -> Chosen {
+    let params = machine.boot_params.as_deref();
     let found = match choice {
         Choice::None => {
             return Chosen { console: Console::None, text: "none, as asked for".to_owned(), warning: None };
         }
-        Choice::Auto => find(running_cmdline, params, root),
+        Choice::Auto => find(&machine.cmdline, params, root),
         Choice::Tty { index, baud } => cards::tty(root, index, baud),
         Choice::At(console) => Ok((console, describe(console))),
         // The user knows the screen; only where it lies is to be found out.
         Choice::Vga => Ok(vga(params.is_some_and(|p| p.screen_info[ORIG_VIDEO_MODE] == MONOCHROME))),
     };
-    match found {
+    match found.and_then(|(console, text)| refuse_ram(console, text, &machine.iomem.ram())) {
         Ok((console, text)) => Chosen { console, text, warning: None },
         Err(reason) => Chosen {
             console: Console::None,
@@ -61,6 +64,15 @@ pub fn resolve(choice: Choice, running_cmdline: &str, params: Option<&BootParams
             )),
             text: format!("none: {reason}"),
         },
+    }
+}
+
+/// A mistyped address would have the panic path write over the crashed kernel's memory.
+fn refuse_ram(console: Console, text: String, ram: &[PhysRange]) -> Found {
+    let memory = console.memory().and_then(|(start, len)| PhysRange::from_len(start, len));
+    match memory.filter(|memory| ram.iter().any(|ram| ram.overlap(*memory).is_some())) {
+        Some(memory) => Err(format!("{memory} is RAM, not the registers of a device ({text})")),
+        None => Ok((console, text)),
     }
 }
 

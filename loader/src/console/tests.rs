@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::iomem::{Iomem, tests::SAMPLE};
 use kdump_arch_x86::bootparam::BootParams;
 
 fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -25,8 +26,15 @@ fn text_screen() -> BootParams {
     params
 }
 
+/// What is chosen on a machine with this command line and this screen.
+fn chosen(choice: Choice, cmdline: &str, params: Option<&BootParams>, root: &Path) -> Chosen {
+    let boot_params = params.map(|params| Box::new(*params));
+    let iomem = Iomem::parse(SAMPLE.as_bytes()).unwrap();
+    resolve(choice, &Machine { cmdline: cmdline.to_owned(), boot_params, iomem, ..Machine::default() }, root)
+}
+
 fn auto(cmdline: &str, root: &tempfile::TempDir) -> Chosen {
-    resolve(Choice::Auto, cmdline, None, root.path())
+    chosen(Choice::Auto, cmdline, None, root.path())
 }
 
 const COM1: Console = Console::Uart8250Port { port: 0x3f8, baud: 0 };
@@ -34,8 +42,8 @@ const COM1: Console = Console::Uart8250Port { port: 0x3f8, baud: 0 };
 #[test]
 fn the_last_serial_console_is_used_at_its_own_speed() {
     let dir = root(&[]);
-    let chosen = auto("console=ttyS1,9600 console=ttyS0,115200 console=tty0", &dir);
-    assert_eq!((chosen.console, chosen.warning), (COM1, None));
+    let found = auto("console=ttyS1,9600 console=ttyS0,115200 console=tty0", &dir);
+    assert_eq!((found.console, found.warning), (COM1, None));
 }
 
 #[test]
@@ -67,7 +75,7 @@ fn sysfs_gives_ports_and_registers() {
         ("sys/class/tty/ttyS7/port", "0x0\n"),
         ("sys/class/tty/ttyS7/io_type", "3\n"),
     ]);
-    let tty = |index, baud| resolve(Choice::Tty { index, baud }, "", None, dir.path());
+    let tty = |index, baud| chosen(Choice::Tty { index, baud }, "", None, dir.path());
     assert_eq!(tty(0, 9600).console, Console::Uart8250Port { port: 0x2e8, baud: 9600 });
     let mmio32 = Console::Uart8250Mmio { base: 0xfe03_2000, shift: 2, width: 4, baud: 0 };
     assert_eq!((tty(4, 0).console, auto("console=ttyS4,115200", &dir).console), (mmio32, mmio32));
@@ -75,9 +83,9 @@ fn sysfs_gives_ports_and_registers() {
     let mmio = Console::Uart8250Mmio { base: 0x40_2000_0000, shift: 0, width: 1, baud: 0 };
     assert_eq!(tty(5, 0).console, mmio);
     for (index, why) in [(6, "io_type 6"), (7, "does not tell where")] {
-        let chosen = tty(index, 0);
-        assert_eq!(chosen.console, Console::None);
-        assert!(chosen.warning.unwrap().contains(why), "{}", chosen.text);
+        let found = tty(index, 0);
+        assert_eq!(found.console, Console::None);
+        assert!(found.warning.unwrap().contains(why), "{}", found.text);
     }
 }
 
@@ -110,27 +118,27 @@ fn early_consoles_and_pci_cards_are_found() {
 fn a_text_screen_is_used_where_there_is_no_serial_console() {
     let dir = root(&[]);
     let params = text_screen();
-    let on = |cmdline| resolve(Choice::Auto, cmdline, Some(&params), dir.path()).console;
+    let on = |cmdline| chosen(Choice::Auto, cmdline, Some(&params), dir.path()).console;
     let color = Console::VgaText { base: 0xb_8000 };
     assert_eq!((on("quiet"), on("console=tty0"), on("console=tty0 console=ttyS0")), (color, color, COM1));
     let mut monochrome = text_screen();
     monochrome.screen_info[ORIG_VIDEO_MODE] = 7;
-    let chosen = resolve(Choice::Auto, "", Some(&monochrome), dir.path());
-    assert_eq!(chosen.console, Console::VgaText { base: 0xb_0000 });
+    let found = chosen(Choice::Auto, "", Some(&monochrome), dir.path());
+    assert_eq!(found.console, Console::VgaText { base: 0xb_0000 });
 }
 
 #[test]
 fn a_screen_in_graphics_mode_is_left_alone_unless_named() {
     let dir = root(&[("proc/fb", "0 bochs-drmdrmfb\n")]);
     let text = text_screen();
-    let chosen = resolve(Choice::Auto, "console=tty0", Some(&text), dir.path());
-    assert!(chosen.warning.unwrap().contains("frame buffer"), "{}", chosen.text);
+    let found = chosen(Choice::Auto, "console=tty0", Some(&text), dir.path());
+    assert!(found.warning.unwrap().contains("frame buffer"), "{}", found.text);
     let mut efi = text_screen();
     efi.screen_info[ORIG_VIDEO_IS_VGA] = 0x70;
-    let chosen = resolve(Choice::Auto, "", Some(&efi), root(&[]).path());
-    assert!(chosen.warning.unwrap().contains("not in VGA text mode"), "{}", chosen.text);
-    let chosen = resolve(Choice::Vga, "", Some(&efi), dir.path());
-    assert_eq!((chosen.console, chosen.warning), (Console::VgaText { base: 0xb_8000 }, None));
+    let found = chosen(Choice::Auto, "", Some(&efi), root(&[]).path());
+    assert!(found.warning.unwrap().contains("not in VGA text mode"), "{}", found.text);
+    let found = chosen(Choice::Vga, "", Some(&efi), dir.path());
+    assert_eq!((found.console, found.warning), (Console::VgaText { base: 0xb_8000 }, None));
 }
 
 #[test]
@@ -140,6 +148,15 @@ fn silence_is_warned_of_unless_it_was_chosen() {
     assert_eq!(silent.console, Console::None);
     let warning = silent.warning.unwrap();
     assert!(warning.contains("SILENT") && warning.contains("--console none"), "{warning}");
-    let chosen = resolve(Choice::None, "console=ttyS0", None, dir.path());
-    assert_eq!((chosen.console, chosen.warning), (Console::None, None));
+    let found = chosen(Choice::None, "console=ttyS0", None, dir.path());
+    assert_eq!((found.console, found.warning), (Console::None, None));
+}
+
+#[test]
+fn an_address_in_ram_is_not_written_to() {
+    let at = |text: &str| chosen(text.parse().unwrap(), "", None, root(&[]).path());
+    let found = at("mmio32,0x1000000");
+    assert_eq!(found.console, Console::None);
+    assert!(found.warning.unwrap().contains("is RAM"), "{}", found.text);
+    assert!(at("mmio32,0xfedc9000").warning.is_none() && at("vga").warning.is_none());
 }

@@ -57,24 +57,33 @@ pub(super) fn finish(
     let has_parity = !parity_at.is_empty();
     if has_parity {
         segments.push(pieces.segment(Own::Digests, vec![0; table_at.len() as usize]).checked());
-    } else {
-        segments.iter_mut().for_each(|s| s.is_protected = false);
+    }
+    // The interleaving goes on into the parity, so that has to lie above all it protects. A piece with an
+    // address of its own may lie higher still: it is checked, and cannot be rebuilt.
+    for segment in segments.iter_mut().filter(|s| !has_parity || s.range > parity_at) {
+        segment.is_protected = false;
     }
     segments.sort_unstable_by_key(|s| s.range);
 
     let is_checked = |s: &&mut Segment<'_>| s.checked != 0;
     let checked: Vec<&mut Segment<'_>> = segments.iter_mut().filter(is_checked).collect();
     if has_parity {
+        let protected = checked.iter().filter(|s| s.is_protected);
         handoff.parity = Geometry {
             parity_start: parity_at.start().0,
             nr_parity: nr(parity_at.len()),
-            nr_protected: nr(checked.iter().map(|s| s.checked.next_multiple_of(PAGE_SIZE)).sum()),
+            nr_protected: nr(protected.map(|s| s.checked.next_multiple_of(PAGE_SIZE)).sum()),
             table_start: table_at.start().0,
             nr_table: nr(table_at.len()),
         };
     }
-    let parts: Vec<Part<'_>> =
-        checked.iter().map(|s| Part { bytes: s.checked_bytes(), sha256: s.sha256 }).collect();
+    let parts: Vec<Part<'_>> = checked
+        .iter()
+        .map(|s| {
+            let Segment { sha256, is_protected, .. } = **s;
+            Part { bytes: s.checked_bytes(), sha256, is_protected }
+        })
+        .collect();
     let table = checked.iter().position(|s| has_parity && s.range == table_at);
     let sealed = seal(&parts, table, &handoff.parity);
     handoff.set_table_digests(&sealed.table_digests).map_err(Error::Handoff)?;
@@ -83,13 +92,16 @@ pub(super) fn finish(
         handoff.push_region(region_of(segment, *digest).map_err(Error::Handoff)?).map_err(Error::Handoff)?;
     }
 
+    handoff.other_copy = copy.handoff;
+    // What the panic path would refuse is refused now.
+    Handoff::parse(&handoff.to_bytes()).map_err(Error::Handoff)?;
+
     let fill = |segments: &mut Vec<Segment<'_>>, at, bytes: &dyn Fn(&mut Vec<u8>)| {
         if let Some(segment) = segments.iter_mut().find(|s| s.range == at) {
             bytes(segment.bytes.to_mut());
         }
     };
     fill(segments, table_at, &|bytes| bytes.copy_from_slice(&sealed.table));
-    handoff.other_copy = copy.handoff;
     let mut copys = handoff.clone();
     copys.other_copy = primary.handoff;
     for (own, block) in [(Own::Primary, &handoff), (Own::Copy, &copys)] {

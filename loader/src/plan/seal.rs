@@ -23,6 +23,8 @@ pub(super) struct Part<'s> {
     pub(super) bytes: &'s [u8],
     /// Its digest, if it is known already.
     pub(super) sha256: Option<[u8; 32]>,
+    /// Whether its pages have digests and take part in the parity.
+    pub(super) is_protected: bool,
 }
 
 /// Digests and parity.
@@ -70,7 +72,7 @@ fn seal_on(nr_threads: usize, parts: &[Part<'_>], table: Option<usize>, geometry
     let mut pages: Vec<&[u8]> = Vec::new();
     let mut table_at = 0;
     if table.is_some() {
-        for (i, part) in parts.iter().enumerate() {
+        for (i, part) in parts.iter().enumerate().filter(|(_, part)| part.is_protected) {
             if Some(i) == table {
                 table_at = pages.len();
                 pages.extend(std::iter::repeat_n(&[][..], table_pages));
@@ -196,8 +198,9 @@ mod tests {
     #[test]
     fn any_number_of_threads_gives_the_same() {
         let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i ^ (i >> 8)) as u8).collect();
-        let part = |bytes| Part { bytes, sha256: None };
-        let parts = [part(&bytes[..1_500_001]), part(&[][..]), part(&bytes[1_700_000..])];
+        let part = |bytes| Part { bytes, sha256: None, is_protected: true };
+        let unprotected = Part { is_protected: false, ..part(&bytes[..5000]) };
+        let parts = [part(&bytes[..1_500_001]), part(&[][..]), unprotected, part(&bytes[1_700_000..])];
         let others = 1_500_001u64.div_ceil(PAGE_SIZE) + 1_300_000u64.div_ceil(PAGE_SIZE);
         let nr_table = table_pages_for(others);
         let geometry = Geometry {

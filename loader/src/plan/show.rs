@@ -218,6 +218,11 @@ impl fmt::Display for LoadPlan<'_> {
         }
         writeln!(f, "entry {:#x}, then {:#x}", self.entry, self.handoff.entry.rip)?;
         writeln!(f, "parity {}", self.protection)?;
+        let is_left_out = |s: &&Segment<'_>| s.checked != 0 && !s.is_protected;
+        if self.protection.run_bytes != 0 && self.segments.iter().any(|s| is_left_out(&s)) {
+            let tags: Vec<_> = self.segments.iter().filter(is_left_out).map(|s| s.tag).collect();
+            writeln!(f, "above the parity, checked but not rebuilt: {}", tags.join(", "))?;
+        }
         let update = self.flags & KEXEC_UPDATE_ELFCOREHDR != 0;
         writeln!(
             f,

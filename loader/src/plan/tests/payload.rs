@@ -74,6 +74,9 @@ fn a_piece_with_an_address_of_its_own_gets_it_and_the_rest_makes_room() {
         assert!(pair[0].range.end() <= pair[1].range.start(), "{pair:?}");
     }
     assert!(plan.segments.iter().all(|s| region.covers(s.range)));
+    assert_eq!(handoff(&plan, "panic-copy").regions(), plan.handoff.regions());
+    assert!(plan.segments.iter().all(|s| s.checked == 0 || s.is_protected == (s.tag != "top")));
+    assert!(plan.to_string().contains("not rebuilt: top"), "{plan}");
     let room = control_room(8 << 30);
     assert!(plan.holes().iter().any(|hole| hole.len() >= room), "{plan}");
 }
