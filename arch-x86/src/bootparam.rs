@@ -22,6 +22,9 @@ pub const XLF_KERNEL_64: u16 = 1;
 pub const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 1 << 1;
 /// `xloadflags` bit 5: the kernel may be entered with 5-level paging on.
 pub const XLF_5LEVEL: u16 = 1 << 5;
+/// Offset of the 32-bit entry from the load address of the protected-mode code.
+pub const ENTRY_32_OFFSET: u64 = 0;
+
 /// Offset of the 64-bit entry from the load address of the protected-mode code.
 pub const ENTRY_64_OFFSET: u64 = 0x200;
 /// Offset of [`SetupHeader`] in both the bzImage and `boot_params`.

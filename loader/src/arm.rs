@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use kdump_arch_x86::PhysAddr;
 pub use kdump_panic_kernel::handoff::{Policy, TestHook};
 
 use crate::bzimage::BzImage;
@@ -22,8 +23,11 @@ use crate::state::{self, FileId, STATE_VERSION, State};
 use crate::syscall;
 use crate::target::Target;
 use crate::tsc;
+use crate::vmlinux;
 
 pub use error::Error;
+
+const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// Larger files are no kernel and no init.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -57,6 +61,10 @@ pub struct Settings {
     pub parity_run: u64,
     /// A failure that the panic path brings about itself, for tests.
     pub test_hook: TestHook,
+    /// Physical address that the kernel is put at, displacing what is there; else it lies in the reservation.
+    pub payload_at: Option<u64>,
+    /// Enter the kernel by the 32-bit boot protocol.
+    pub is_32_bit: bool,
 }
 
 /// Everything that a plan is made from, read.
@@ -131,6 +139,12 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
 fn read_kernel(settings: &Settings, release: &str) -> Result<(BzImage, PathBuf), Error> {
     let path = find("kernel image", "--kernel", settings.kernel.as_deref(), &kernel_places(release))?;
     let bytes = read_file("kernel image", &path)?;
+    if bytes.starts_with(ELF_MAGIC) {
+        return match vmlinux::parse(&bytes) {
+            Ok(image) => Ok((image, path)),
+            Err(source) => Err(Error::Vmlinux { path, source }),
+        };
+    }
     match BzImage::parse(bytes) {
         Ok(image) => Ok((image, path)),
         Err(source) => Err(Error::Image { path, source }),
@@ -186,6 +200,8 @@ impl Prepared {
             initramfs: &self.initramfs.packed,
             unpacked_len: self.initramfs.unpacked_len,
             append: &self.settings.append,
+            at: self.settings.payload_at.map(PhysAddr),
+            is_32_bit: self.settings.is_32_bit,
         };
         plan::plan(&Request {
             machine: &self.machine,

@@ -36,14 +36,19 @@ pub struct TooManyEntries {
 }
 
 /// Plans the capture kernel's memory map: RAM below 1 MiB, all crashkernel memory but
-/// `kept_from_ram`, CMA memory; and what firmware described as other than RAM, which wins where
+/// `kept_from_ram`, CMA memory, memory displaced for it; and what firmware described as other than RAM, which wins where
 /// both claim the same bytes. Sorted and free of overlaps.
 #[must_use]
-pub fn plan_memory_map(machine: &Machine, kept_from_ram: &[PhysRange]) -> Vec<MemoryMapEntry> {
+pub fn plan_memory_map(
+    machine: &Machine,
+    kept_from_ram: &[PhysRange],
+    displaced: Option<PhysRange>,
+) -> Vec<MemoryMapEntry> {
     let low = PhysRange::new(0, LOW_MEMORY_END);
     let mut usable: Vec<_> = range::intersect(machine.iomem.ram(), [low]).collect();
     usable.extend(machine.iomem.crash_kernel());
     usable.extend(&machine.cma_ranges);
+    usable.extend(displaced);
     usable.sort_unstable();
 
     let mut taken: Vec<PhysRange> = Vec::new();
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn only_low_memory_and_crash_memory_are_ram() {
-        let map = plan_memory_map(&machine(), &[PhysRange::new(0x17f0_0000, 0x1800_0000)]);
+        let map = plan_memory_map(&machine(), &[PhysRange::new(0x17f0_0000, 0x1800_0000)], None);
         let ram: Vec<_> = map.iter().filter(|e| e.kind == E820Type::RAM).map(|e| e.range).collect();
         assert_eq!(ram, [PhysRange::new(0x1000, 0x9f000), PhysRange::new(0x800_0000, 0x17f0_0000)]);
         assert!(map.is_sorted_by_key(|e| e.range));
@@ -179,7 +184,7 @@ mod tests {
     fn acpi_tables_win_over_reserved() {
         let mut machine = machine();
         machine.firmware_map = vec![(PhysRange::new(0x1ff0_0000, 0x2000_0000), E820Type::RESERVED)];
-        let map = plan_memory_map(&machine, &[]);
+        let map = plan_memory_map(&machine, &[], None);
         let acpi: Vec<_> = map.iter().filter(|e| e.kind == E820Type::ACPI).map(|e| e.range).collect();
         assert_eq!(acpi, [PhysRange::new(0x1ffd_f000, 0x2000_0000)]);
         assert!(map.contains(&MemoryMapEntry {
@@ -195,7 +200,7 @@ mod tests {
             cmdline: PhysAddr(0x1_2345_6000),
             initramfs: PhysRange::new(0x2_0000_1000, 0x2_0080_0123),
         };
-        let map = plan_memory_map(&machine(), &[]);
+        let map = plan_memory_map(&machine(), &[], None);
         let params = build(&machine(), &image, pointers, &map).unwrap();
         assert_eq!((params.hdr.cmd_line_ptr.get(), params.ext_cmd_line_ptr.get()), (0x2345_6000, 1));
         assert_eq!((params.hdr.ramdisk_image.get(), params.ext_ramdisk_image.get()), (0x1000, 2));

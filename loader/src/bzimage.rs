@@ -79,6 +79,16 @@ pub struct BzImage {
     kernel_start: usize,
     version: Option<String>,
     sha256: OnceLock<[u8; 32]>,
+    fixed: Option<Fixed>,
+}
+
+/// A kernel that is linked for one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// Where its first byte has to lie.
+    pub start: PhysAddr,
+    /// Its first instruction, entered by the 64-bit protocol.
+    pub entry: PhysAddr,
 }
 
 impl BzImage {
@@ -164,7 +174,24 @@ impl BzImage {
             "smaller than the compressed kernel itself",
         )?;
         let version = version_string(bytes, &header);
-        Ok(Self { header, file, kernel_start: start, version, sha256: OnceLock::new() })
+        Ok(Self { header, file, kernel_start: start, version, sha256: OnceLock::new(), fixed: None })
+    }
+
+    /// A kernel that is linked for one place, from its bytes as they lie there.
+    pub(crate) fn linked(
+        header: SetupHeader,
+        memory: Vec<u8>,
+        version: Option<String>,
+        fixed: Fixed,
+    ) -> Self {
+        let sha256 = OnceLock::new();
+        Self { header, file: memory, kernel_start: 0, version, sha256, fixed: Some(fixed) }
+    }
+
+    /// Where it has to lie, if it is linked for one place.
+    #[must_use]
+    pub fn fixed(&self) -> Option<Fixed> {
+        self.fixed
     }
 
     /// Checks that the image's 64-bit entry can be reached with 5-level page tables in force: without the
@@ -174,7 +201,8 @@ impl BzImage {
     /// [`Error::Unsupported`]. Source: arch/x86/kernel/kexec-bzimage64.c (`bzImage64_probe`).
     pub fn check_5_level_paging(&self) -> Result<(), Error> {
         let flags = self.header.xloadflags.get();
-        if flags & XLF_5LEVEL != 0 {
+        // A kernel without decompressor looks at CR4 itself.
+        if flags & XLF_5LEVEL != 0 || self.fixed.is_some() {
             return Ok(());
         }
         Err(Error::Unsupported {

@@ -35,6 +35,10 @@ pub struct ArmConfig {
     pub on_corruption: Option<String>,
     /// `--parity`
     pub parity: Option<String>,
+    /// `--payload-at`
+    pub payload_at: Option<String>,
+    /// `--entry`
+    pub entry: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -69,6 +69,12 @@ impl Iomem {
         self.named(|n| n == "System RAM" || n.starts_with("System RAM ("))
     }
 
+    /// RAM that was there at boot and cannot be taken away: not hot-added, not a driver's.
+    #[must_use]
+    pub fn boot_ram(&self) -> Vec<PhysRange> {
+        self.named(|n| n == "System RAM")
+    }
+
     /// Memory reserved by `crashkernel=`, lowest first; not merged.
     #[must_use]
     pub fn crash_kernel(&self) -> Vec<PhysRange> {

@@ -26,3 +26,4 @@ pub mod syscall;
 pub mod sysfs;
 pub mod target;
 pub mod tsc;
+pub mod vmlinux;

@@ -55,6 +55,13 @@ pub struct Args {
     /// Longest damaged run of the loaded memory that the panic path can rebuild, 0 for none [default: 1M]
     #[arg(long, value_name = "SIZE")]
     parity: Option<String>,
+    /// Put the kernel at this physical address outside the reservation: at the panic it is swapped with the memory
+    /// there, and the dump takes that from where it went (a vmlinux goes to where it is linked)
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    payload_at: Option<u64>,
+    /// Boot protocol that the kernel is entered by: 64 or 32 bits [default: 64]
+    #[arg(long, value_name = "BITS", value_parser = ["64", "32"])]
+    entry: Option<String>,
     /// Make the panic path fail in a given way, to see how it reports that; there will be no dump
     #[arg(long, value_name = "KIND", hide = true, value_parser = parse_test_hook)]
     panic_test: Option<TestHook>,
@@ -155,6 +162,15 @@ fn summary(prepared: &Prepared, plan: &LoadPlan<'_>) -> String {
     )
 }
 
+/// An address, hexadecimal with 0x or decimal.
+fn parse_address(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| format!("{text:?} is no address: 0x1000000 or 16777216"))
+}
+
 /// What `--panic-test` means to whoever reads it later.
 pub(super) fn panic_test_text(kind: &str) -> String {
     format!(
@@ -179,7 +195,14 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
     }
     let console = args.console.clone().or(config.console);
     let parity = args.parity.clone().or(config.parity);
+    let payload_at = args.payload_at.map(Ok).or_else(|| config.payload_at.as_deref().map(parse_address));
+    let entry = args.entry.clone().or(config.entry).unwrap_or_else(|| "64".to_owned());
+    if entry != "64" && entry != "32" {
+        bail!("entry {entry:?} is neither 64 nor 32");
+    }
     Ok(Settings {
+        payload_at: payload_at.transpose().map_err(anyhow::Error::msg)?,
+        is_32_bit: entry == "32",
         kernel: args.kernel.clone().or(config.kernel),
         init: args.init.clone().or(config.init),
         modules: args.modules.clone().or(config.modules),

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{bzimage, initramfs, machine, modules, panic_image, plan, preflight, syscall, target};
+use crate::{bzimage, initramfs, machine, modules, panic_image, plan, preflight, syscall, target, vmlinux};
 
 /// Why arming failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,15 @@ pub enum Error {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The kernel, as a vmlinux.
+    #[error("{path} cannot be the capture kernel", path = path.display())]
+    Vmlinux {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: vmlinux::Error,
     },
     /// The kernel image.
     #[error("{path} cannot be the capture kernel", path = path.display())]

@@ -4,6 +4,7 @@ use kdump_arch_x86::control_page;
 use kdump_arch_x86::paging::identity;
 use kdump_arch_x86::{PhysAddr, PhysRange};
 use kdump_panic_kernel::handoff::HandoffError;
+use kdump_panic_kernel::kimage;
 
 use super::layout::MIB;
 use crate::{boot_params, cmdline, elfcorehdr, panic_image};
@@ -95,6 +96,29 @@ pub enum Error {
         /// Segments allowed.
         max: usize,
     },
+    /// Memory outside the reservation that a payload cannot have.
+    #[error("the payload cannot be put at {range}: {why}")]
+    CannotDisplace {
+        /// The memory.
+        range: PhysRange,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A kernel in 32-bit mode, and memory that this mode cannot reach.
+    #[error(
+        "a kernel that is entered in 32-bit mode needs all its memory below 4 GiB, this would end at {end}: leave \
+         out --entry 32, or reboot with a crashkernel= below 4 GiB"
+    )]
+    BeyondReach {
+        /// Where the memory ends.
+        end: PhysAddr,
+    },
+    /// A vmlinux has one entry.
+    #[error("a vmlinux has no 32-bit entry: leave out --entry 32, or name a bzImage")]
+    NoEntry32,
+    /// The pages cannot be moved.
+    #[error("no page list can be made for the payload")]
+    Kimage(#[from] kimage::PlanError),
     /// The panic-path program cannot be placed.
     #[error("the panic-path program cannot be placed")]
     PanicImage(#[source] panic_image::Error),

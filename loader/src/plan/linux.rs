@@ -1,14 +1,15 @@
-//! A bzImage with its initramfs as the payload, entered by the 64-bit boot protocol.
+//! A Linux kernel with its initramfs as the payload: a bzImage entered by the 64-bit or the 32-bit boot protocol, or a
+//! vmlinux; in the reservation, or swapped to a place outside it.
 //!
 //! Source: Documentation/arch/x86/boot.rst.
 
-use kdump_arch_x86::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, ENTRY_64_OFFSET};
+use kdump_arch_x86::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, ENTRY_32_OFFSET, ENTRY_64_OFFSET};
 use kdump_arch_x86::control_page::{EntryMode, EntryState};
-use kdump_arch_x86::{PAGE_SIZE, PhysRange};
+use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange};
 use zerocopy::IntoBytes as _;
 
 use super::staging::{Content, Launch, Needs, Payload, Piece, Place, Placed, Staged};
-use super::{Error, recommended_bytes, top_of_ram};
+use super::{Error, displaced, recommended_bytes, top_of_ram};
 use crate::boot_params::{self, Pointers};
 use crate::bzimage::BzImage;
 use crate::cmdline;
@@ -19,6 +20,10 @@ const KERNEL: usize = 0;
 const INITRAMFS: usize = 1;
 const BOOT_PARAMS: usize = 2;
 const CMDLINE: usize = 3;
+const LIST: usize = 4;
+
+/// First address that 32-bit mode cannot reach.
+const LIMIT_32: u64 = 1 << 32;
 
 /// A capture kernel.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +36,28 @@ pub struct Linux<'a> {
     pub unpacked_len: u64,
     /// The user's words for the command line.
     pub append: &'a str,
+    /// Where it is to lie, outside the reservation; else inside, unless it is linked for one place.
+    pub at: Option<PhysAddr>,
+    /// Entered by the 32-bit boot protocol.
+    pub is_32_bit: bool,
+}
+
+impl Linux<'_> {
+    /// Where the kernel goes that cannot lie just anywhere in the reservation.
+    fn destination(&self) -> Option<PhysAddr> {
+        self.image.fixed().map(|fixed| fixed.start).or(self.at)
+    }
+
+    /// How the kernel at `at` is entered.
+    fn entry(&self, at: PhysAddr, boot_params: PhysAddr) -> EntryState {
+        let offset = match self.image.fixed() {
+            Some(fixed) => fixed.entry.0.saturating_sub(fixed.start.0),
+            None if self.is_32_bit => ENTRY_32_OFFSET,
+            None => ENTRY_64_OFFSET,
+        };
+        let mode = if self.is_32_bit { EntryMode::Bits32 } else { EntryMode::Bits64 };
+        EntryState { mode, rip: at.0 + offset, rsi: boot_params.0, ..EntryState::default() }
+    }
 }
 
 impl<'a> Payload<'a> for Linux<'a> {
@@ -38,22 +65,33 @@ impl<'a> Payload<'a> for Linux<'a> {
         let Self { image, initramfs, .. } = self;
         let (kernel, initramfs) = (image.kernel().len() as u64, initramfs.len() as u64);
         let cmdline = image.cmdline_size() as u64 + 1;
-        let low = Place::Low { align: image.alignment().max(PAGE_SIZE), min: image.pref_address().0 };
+        let region = machine.iomem.crash_kernel().last().copied();
         let piece = |tag, purpose, size, content, place| Piece { tag, purpose, size, content, place };
+        // An address that is no page, or beyond all memory, is refused when it is checked.
+        let wanted =
+            self.destination().map(|at| PhysRange::new(at.0, at.0.saturating_add(image.init_size())));
+        let displaced = wanted.filter(|range| !region.is_some_and(|region| region.covers(*range)));
+        let place = match (wanted, displaced) {
+            (Some(inside), None) => Place::At(inside.start().0),
+            (_, Some(_)) => Place::Low { align: PAGE_SIZE, min: 0 },
+            _ => Place::Low { align: image.alignment().max(PAGE_SIZE), min: image.pref_address().0 },
+        };
+        let purpose = match displaced {
+            Some(_) => "kernel, to be swapped into place",
+            None => "protected-mode kernel, with room to unpack",
+        };
+        let tag = if image.fixed().is_some() { "vmlinux" } else { "bzImage" };
+        let mut pieces = vec![
+            piece(tag, purpose, image.init_size(), kernel, place),
+            piece("initramfs", "kdump-init and drivers", initramfs, initramfs, Place::High),
+            piece("boot_params", "memory map and pointers", PAGE_SIZE, PAGE_SIZE, Place::High),
+            piece("cmdline", "command line", cmdline, cmdline, Place::High),
+        ];
+        pieces.extend(displaced.map(|range| displaced::list_piece(range.len())));
         Needs {
-            pieces: vec![
-                piece(
-                    "bzImage",
-                    "protected-mode kernel, with room to unpack",
-                    image.init_size(),
-                    kernel,
-                    low,
-                ),
-                piece("initramfs", "kdump-init and drivers", initramfs, initramfs, Place::High),
-                piece("boot_params", "memory map and pointers", PAGE_SIZE, PAGE_SIZE, Place::High),
-                piece("cmdline", "command line", cmdline, cmdline, Place::High),
-            ],
-            outside: Vec::new(),
+            pieces,
+            outside: displaced.into_iter().collect(),
+            displaced: displaced.map(|range| (range, KERNEL)),
             recommended: recommended_bytes(image, initramfs, self.unpacked_len, top_of_ram(machine)),
         }
     }
@@ -64,6 +102,14 @@ impl<'a> Payload<'a> for Linux<'a> {
         if initramfs.is_empty() {
             return Err(Error::NoInitramfs);
         }
+        if self.is_32_bit && image.fixed().is_some() {
+            return Err(Error::NoEntry32);
+        }
+        let staging = placed.piece(KERNEL);
+        let destination = match self.destination() {
+            Some(at) if at != staging.start() => Some(displaced::destination(at.0, image.init_size())?),
+            _ => None,
+        };
         let cmdline = cmdline::build(
             &machine.cmdline,
             &cmdline::Additions {
@@ -74,7 +120,10 @@ impl<'a> Payload<'a> for Linux<'a> {
             },
             image.cmdline_size(),
         )?;
-        let mut memory_map = boot_params::plan_memory_map(machine, &[placed.elfcorehdr, placed.record]);
+        // Displaced memory is in the staging piece by then: evidence, no RAM; its place is the kernel's.
+        let mut kept = vec![placed.elfcorehdr, placed.record];
+        kept.extend(destination.map(|_| staging));
+        let mut memory_map = boot_params::plan_memory_map(machine, &kept, destination);
         let nr_dropped = boot_params::drop_reserved(&mut memory_map);
         let initramfs_at = placed.piece(INITRAMFS).start().0;
         let pointers = Pointers {
@@ -85,12 +134,14 @@ impl<'a> Payload<'a> for Linux<'a> {
         let mut cmdline_bytes = cmdline.clone().into_bytes();
         cmdline_bytes.push(0);
 
-        let entry = EntryState {
-            mode: EntryMode::Bits64,
-            rip: placed.piece(KERNEL).start().0 + ENTRY_64_OFFSET,
-            rsi: placed.piece(BOOT_PARAMS).start().0,
-            ..EntryState::default()
-        };
+        let kernel_at = displaced::moved(staging.start(), staging, destination);
+        let entry = self.entry(kernel_at, placed.piece(BOOT_PARAMS).start());
+        if self.is_32_bit {
+            let ends = [kernel_at.0 + image.init_size(), placed.region.end().0];
+            if let Some(&end) = ends.iter().find(|end| **end > LIMIT_32) {
+                return Err(Error::BeyondReach { end: PhysAddr(end) });
+            }
+        }
         let mut warnings = Vec::new();
         if nr_dropped > 0 {
             warnings.push(format!(
@@ -98,17 +149,19 @@ impl<'a> Payload<'a> for Linux<'a> {
                  ones were left out of the capture kernel's memory map"
             ));
         }
-        Ok(Staged {
-            contents: vec![
-                Content { bytes: image.kernel().into(), sha256: Some(image.kernel_sha256()) },
-                Content::new(initramfs),
-                Content::new(params.as_bytes().to_vec()),
-                Content::new(cmdline_bytes),
-            ],
-            launch: Launch::in_place(entry, entry.rsi),
-            cmdline,
-            memory_map,
-            warnings,
-        })
+        let mut contents = vec![
+            Content { bytes: image.kernel().into(), sha256: Some(image.kernel_sha256()) },
+            Content::new(initramfs),
+            Content::new(params.as_bytes().to_vec()),
+            Content::new(cmdline_bytes),
+        ];
+        let mut launch = Launch::in_place(entry, entry.rsi);
+        if let Some(destination) = destination {
+            let (head, list) = displaced::list(destination, staging, placed.piece(LIST))?;
+            contents.push(Content::new(list));
+            let nr_relocated = (destination.len() / PAGE_SIZE) as u32;
+            launch = Launch { list_head: head, swap: true, nr_relocated, ..launch };
+        }
+        Ok(Staged { contents, launch, cmdline, memory_map, warnings })
     }
 }

@@ -12,6 +12,7 @@
 //! Source: kernel/kexec_core.c (`sanity_check_segment_list`, `kimage_alloc_crash_control_pages`).
 
 mod assemble;
+mod displaced;
 mod error;
 mod layout;
 mod linux;
@@ -32,7 +33,7 @@ use kdump_panic_kernel::handoff::{Console, Handoff, PageTables, Policy, TestHook
 use kdump_panic_kernel::record::empty_note;
 
 use crate::boot_params::MemoryMapEntry;
-use crate::elfcorehdr;
+use crate::elfcorehdr::{self, Displaced};
 use crate::machine::Machine;
 use crate::panic_image::PanicImage;
 
@@ -124,10 +125,16 @@ pub struct Request<'a, 'r> {
 pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
     let Request { machine, payload, .. } = *request;
     let needs = payload.needs(machine);
+    if let Some((from, _)) = needs.displaced {
+        displaced::check(machine, from)?;
+    }
     let reach = Reach::new(machine, &needs.outside, request.console);
     let anywhere = PhysRange::new(0, PAGE_SIZE);
+    let nowhere = needs.displaced.map(|(from, _)| Displaced { from, to: PhysAddr(0) });
     let (elfcorehdr, is_updated) =
-        elfcorehdr_room(machine, elfcorehdr::build(machine, anywhere)?.len() as u64);
+        elfcorehdr_room(machine, elfcorehdr::build(machine, anywhere, nowhere)?.len() as u64);
+    // The kernel would write a header that knows nothing of the displaced memory.
+    let is_updated = is_updated && needs.displaced.is_none();
     let sizes = Sizes {
         elfcorehdr,
         page_tables: reach.size()?,
@@ -143,6 +150,10 @@ pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
     pieces.ranges = ranges;
 
     let (elfcorehdr_at, record) = (pieces.at(Own::Elfcorehdr), pieces.at(Own::Record));
+    let displaced = needs.displaced.map(|(from, piece)| Displaced {
+        from,
+        to: pieces.payload().get(piece).map_or(PhysAddr(0), |r| r.start()),
+    });
     let staged = payload.stage(&Placed {
         machine,
         region,
@@ -157,7 +168,7 @@ pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
         pieces.segment(Own::ControlPage, staged.launch.control_page(control_page)?).checked(),
         pieces.segment(Own::Record, empty_note().to_vec()),
     ];
-    let elfcorehdr = pieces.segment(Own::Elfcorehdr, elfcorehdr::build(machine, record)?);
+    let elfcorehdr = pieces.segment(Own::Elfcorehdr, elfcorehdr::build(machine, record, displaced)?);
     // The kernel rewrites it on hotplug; digest and parity would then be wrong.
     segments.push(if is_updated { elfcorehdr } else { elfcorehdr.checked() });
     for (nr, Content { bytes, sha256 }) in staged.contents.into_iter().enumerate() {
@@ -180,6 +191,13 @@ pub fn plan<'a>(request: &Request<'a, '_>) -> Result<LoadPlan<'a>, Error> {
         return Err(Error::MoreThanHalf { need, have: total / 2 });
     }
     let mut warnings = staged.warnings;
+    if displaced.is_some() && machine.has_crash_hotplug {
+        warnings.push(
+            "the payload displaces memory, so the kernel cannot keep elfcorehdr up to date: arm again when CPUs or \
+             memory are added"
+                .to_owned(),
+        );
+    }
     warnings.extend(unprotected);
     warnings.extend(distance_warning(&pieces, &protection));
     warnings.extend(self::warnings(machine, needs.recommended));

@@ -52,6 +52,9 @@ pub struct Needs {
     pub pieces: Vec<Piece>,
     /// Memory elsewhere that the panic path and the payload's first instructions must reach.
     pub outside: Vec<PhysRange>,
+    /// Memory elsewhere that the payload takes the place of, page by page, and the piece, by its place among
+    /// `pieces`, that the displaced pages go to. Also among `outside`.
+    pub displaced: Option<(PhysRange, usize)>,
     /// Bytes of crashkernel memory that it takes to run well, all told.
     pub recommended: u64,
 }

@@ -1,5 +1,6 @@
 //! Plans over many machines, held against the kernel's rules.
 
+mod displaced;
 mod payload;
 mod protection;
 
@@ -56,11 +57,18 @@ impl Inputs {
     }
 
     fn plan(&self, machine: &Machine) -> Result<LoadPlan<'_>, Error> {
+        self.plan_at(machine, None, false)
+    }
+
+    /// With the kernel at an address outside the reservation, or entered in 32-bit mode.
+    fn plan_at(&self, machine: &Machine, at: Option<u64>, is_32_bit: bool) -> Result<LoadPlan<'_>, Error> {
         let payload = Linux {
             image: &self.image,
             initramfs: &self.initramfs,
             unpacked_len: self.initramfs.len() as u64,
             append: "",
+            at: at.map(PhysAddr),
+            is_32_bit,
         };
         plan(&Request {
             machine,
