@@ -19,8 +19,6 @@ pub enum Damage {
     Bit(&'static str, u64),
     /// Bytes from an offset on.
     Bytes(&'static str, u64, u64),
-    /// Bytes from so far before its start on.
-    BytesBefore(&'static str, u64, u64),
     /// Bytes from so far before its end on.
     BytesBeforeEnd(&'static str, u64, u64),
 }
@@ -167,7 +165,6 @@ impl Progress for Hand<'_> {
             let (start, len, mask) = match *damage {
                 Damage::Bit(tag, at) => (of(tag).start + at, 1, 0x10),
                 Damage::Bytes(tag, at, len) => (of(tag).start + at, len, 0xff),
-                Damage::BytesBefore(tag, before, len) => (of(tag).start - before, len, 0xff),
                 Damage::BytesBeforeEnd(tag, before, len) => (of(tag).start + of(tag).len - before, len, 0xff),
             };
             let mut bytes = vec![0; len as usize];
