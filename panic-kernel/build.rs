@@ -1,4 +1,4 @@
-//! Builds the freestanding program of `program/` and hands it to the library as bytes.
+//! Builds the freestanding programs of `program/` and `probe/` and hands them to the library as bytes.
 //!
 //! Cargo cannot give one package of a workspace its own panic strategy and link arguments, so the
 //! compiler is called directly: the library of this crate as an rlib for the program to share, then the
@@ -49,7 +49,7 @@ const LINK: &[&str] = &[
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(kdump_freestanding)");
-    for path in ["build.rs", "src", "program"] {
+    for path in ["build.rs", "src", "program", "probe"] {
         println!("cargo::rerun-if-changed={path}");
     }
 
@@ -68,13 +68,13 @@ fn main() {
     let mut link: Vec<OsString> = LINK.iter().map(Into::into).collect();
     link.push(concat("-Clink-arg=-T", &program.join("link.ld")));
     link.push(concat("--extern=kdump_panic_kernel=", &library));
-    rustc(
-        &root,
-        &["--crate-type=bin", "--crate-name=panic_kernel"],
-        &program.join("main.rs"),
-        &out.join("panic-kernel.elf"),
-        &link,
-    );
+    for (name, source, image) in [
+        ("panic_kernel", program.join("main.rs"), "panic-kernel.elf"),
+        ("panic_probe", root.join("probe/main.rs"), "probe.elf"),
+    ] {
+        let kind = ["--crate-type=bin", "--crate-name", name];
+        rustc(&root, &kind, &source, &out.join(image), &link);
+    }
 }
 
 fn rustc(root: &Path, kind: &[&str], source: &Path, output: &Path, more: &[OsString]) {

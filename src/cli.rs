@@ -25,6 +25,8 @@ pub enum Command {
     Status(commands::status::Args),
     /// Boot a kernel in QEMU, panic it, capture and analyze: proof before production
     Rehearse(commands::rehearse::Args),
+    /// Load an image and enter it without firmware; so far the probe
+    Kexec(commands::kexec::Args),
     /// Write a filtered, compressed dump from /proc/vmcore or from an existing dump
     Capture(commands::capture::Args),
     /// Say what happened: one page of post-mortem, or a view

@@ -19,6 +19,7 @@ use crate::modules::Tree;
 use crate::panic_image::PanicImage;
 use crate::plan::{self, Linux, LoadPlan, PlanView, Request};
 use crate::preflight;
+use crate::probe::Probe;
 use crate::state::{self, FileId, STATE_VERSION, State};
 use crate::syscall;
 use crate::target::Target;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub payload_at: Option<u64>,
     /// Enter the kernel by the 32-bit boot protocol.
     pub is_32_bit: bool,
+    /// Load the probe in its place.
+    pub is_probe: bool,
 }
 
 /// Everything that a plan is made from, read.
@@ -203,9 +206,10 @@ impl Prepared {
             at: self.settings.payload_at.map(PhysAddr),
             is_32_bit: self.settings.is_32_bit,
         };
+        let probe = Probe::new(self.console.console, Policy::Reset).map_err(plan::Error::PanicImage)?;
         plan::plan(&Request {
             machine: &self.machine,
-            payload: &payload,
+            payload: if self.settings.is_probe { &probe } else { &payload },
             panic_image: &self.panic_image,
             console: self.console.console,
             policy: self.settings.on_corruption,

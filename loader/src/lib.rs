@@ -20,6 +20,7 @@ pub mod modules;
 pub mod panic_image;
 pub mod plan;
 pub mod preflight;
+pub mod probe;
 pub mod state;
 pub mod superblock;
 pub mod syscall;

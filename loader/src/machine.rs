@@ -204,7 +204,17 @@ pub fn boot_id(root: &Path) -> Option<String> {
 /// Re-reads whether a capture kernel is loaded.
 #[must_use]
 pub fn is_crash_loaded(root: &Path) -> Option<bool> {
-    let text = fs::read_to_string(root.join("sys/kernel/kexec_crash_loaded")).ok()?;
+    read_flag(root, "sys/kernel/kexec_crash_loaded")
+}
+
+/// Whether an image is loaded for an ordinary kexec.
+#[must_use]
+pub fn is_kexec_loaded(root: &Path) -> Option<bool> {
+    read_flag(root, "sys/kernel/kexec_loaded")
+}
+
+fn read_flag(root: &Path, path: &str) -> Option<bool> {
+    let text = fs::read_to_string(root.join(path)).ok()?;
     Some(sysfs::parse_decimal(&text)? != 0)
 }
 

@@ -132,6 +132,14 @@ impl PanicImage {
         Self::parse(kdump_panic_kernel::IMAGE)
     }
 
+    /// Reads the probe this build carries: a program of the same form.
+    ///
+    /// # Errors
+    /// As [`embedded`](Self::embedded).
+    pub fn probe() -> Result<Self, Error> {
+        Self::parse(kdump_panic_kernel::image::PROBE)
+    }
+
     /// Reads a program from its ELF file.
     fn parse(file: &[u8]) -> Result<Self, Error> {
         let elf = Elf::parse(file)?;

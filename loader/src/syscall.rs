@@ -11,6 +11,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use kdump_arch_x86::{PhysAddr, PhysRange};
+
 use crate::machine::Machine;
 use crate::plan::{KEXEC_ON_CRASH, LoadPlan};
 use crate::sysfs::Lockdown;
@@ -93,6 +95,7 @@ pub struct Loaded {
 
 /// `struct kexec_segment`.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct KexecSegment {
     buf: *const u8,
     bufsz: usize,
@@ -128,6 +131,28 @@ pub fn load(plan: &LoadPlan<'_>, machine: &Machine) -> Result<Loaded, Error> {
 pub fn unload(machine: &Machine) -> Result<(), Error> {
     retry_busy(BUSY_LIMIT, std::thread::sleep, || kexec_load(0, &[], KEXEC_ON_CRASH))
         .map_err(|failure| decode(failure, KEXEC_ON_CRASH, machine))?;
+    Ok(())
+}
+
+/// Loads one segment for an ordinary kexec, replacing what is loaded. Its bytes fill `at`.
+///
+/// # Errors
+/// [`Error`].
+pub fn load_normal(entry: PhysAddr, at: PhysRange, bytes: &[u8], machine: &Machine) -> Result<Loaded, Error> {
+    let segment =
+        KexecSegment { buf: bytes.as_ptr(), bufsz: bytes.len(), mem: at.start().0, memsz: at.len() as usize };
+    let tries = retry_busy(BUSY_LIMIT, std::thread::sleep, || kexec_load(entry.0, &[segment], 0))
+        .map_err(|failure| decode(failure, 0, machine))?;
+    Ok(Loaded { tries })
+}
+
+/// Drops the image of an ordinary kexec; no error if none is loaded.
+///
+/// # Errors
+/// [`Error`].
+pub fn unload_normal(machine: &Machine) -> Result<(), Error> {
+    retry_busy(BUSY_LIMIT, std::thread::sleep, || kexec_load(0, &[], 0))
+        .map_err(|failure| decode(failure, 0, machine))?;
     Ok(())
 }
 

@@ -6,6 +6,9 @@
 /// The program's ELF file.
 pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/panic-kernel.elf"));
 
+/// The ELF file of the probe, a small image to be loaded in place of a kernel; of the same form.
+pub static PROBE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe.elf"));
+
 /// Symbol of the page-aligned end of the image, where the [handoff block](crate::handoff) goes.
 pub const HANDOFF_SYMBOL: &str = "kdump_handoff";
 
@@ -70,6 +73,14 @@ mod tests {
         std::println!("panic-kernel: {LOADED_SIZE} bytes loaded, {MEMORY_SIZE} in memory");
         const { assert!(LOADED_SIZE <= 24 << 10) };
         const { assert!(MEMORY_SIZE <= 112 << 10) };
+    }
+
+    #[test]
+    fn the_probe_stays_within_its_size_budget() {
+        let (loaded, occupied) = const { sizes(PROBE) };
+        std::println!("probe: {loaded} bytes loaded, {occupied} in memory");
+        const { assert!(sizes(PROBE).0 <= 32 << 10) };
+        const { assert!(sizes(PROBE).1 <= 96 << 10) };
     }
 
     #[test]

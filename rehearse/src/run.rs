@@ -47,6 +47,7 @@ impl Plan {
             panic_cpu: self.scene.panic_cpu,
             pattern_bytes: self.scene.pattern_bytes,
             is_held: self.scene.is_held,
+            is_probed: self.scene.is_probed,
         };
         let contents = Contents {
             kdump_rs: &self.programs.kdump_rs,

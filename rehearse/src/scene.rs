@@ -12,6 +12,8 @@ pub struct Scene {
     /// The guest's memory is a file, and the guest waits, armed, until [`Progress::held`](crate::Progress::held)
     /// returns.
     pub is_held: bool,
+    /// No crash: `kdump-rs kexec load --probe` and `kexec exec`, after which the guest resets.
+    pub is_probed: bool,
     /// The CPU that the crash is asked for on.
     pub panic_cpu: Option<u32>,
     /// Bytes of anonymous memory that hold [pattern pages](pattern).

@@ -62,6 +62,9 @@ pub struct Args {
     /// Boot protocol that the kernel is entered by: 64 or 32 bits [default: 64]
     #[arg(long, value_name = "BITS", value_parser = ["64", "32"])]
     entry: Option<String>,
+    /// Load the probe in place of the kernel: the next panic prints what it finds (docs/probe.md) and takes no dump
+    #[arg(long)]
+    probe: bool,
     /// Make the panic path fail in a given way, to see how it reports that; there will be no dump
     #[arg(long, value_name = "KIND", hide = true, value_parser = parse_test_hook)]
     panic_test: Option<TestHook>,
@@ -203,6 +206,7 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
     Ok(Settings {
         payload_at: payload_at.transpose().map_err(anyhow::Error::msg)?,
         is_32_bit: entry == "32",
+        is_probe: args.probe,
         kernel: args.kernel.clone().or(config.kernel),
         init: args.init.clone().or(config.init),
         modules: args.modules.clone().or(config.modules),

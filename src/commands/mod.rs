@@ -4,6 +4,7 @@ pub mod analyze;
 pub mod arm;
 pub mod capture;
 pub mod disarm;
+pub mod kexec;
 pub mod rehearse;
 pub mod rehearse_guest;
 pub mod status;
@@ -16,6 +17,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Arm(args) => arm::run(&args),
         Command::Disarm(args) => disarm::run(&args),
+        Command::Kexec(args) => kexec::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Capture(args) => capture::run(&args),

@@ -106,6 +106,11 @@ fn live() -> Result<(), Failure> {
     if orders.is_held {
         hold()?;
     }
+    if orders.is_probed {
+        kdump_rs("kexec", &["load", "--probe"].map(str::to_owned))?;
+        say("entering the probe");
+        kdump_rs("kexec", &["exec", "--force"].map(str::to_owned))?;
+    }
     say(&format!("crash {}", orders.crash));
     busy::start(match orders.crash {
         crate::Crash::Sysrq => Role::Crasher,

@@ -17,6 +17,8 @@ pub struct Orders {
     pub pattern_bytes: u64,
     /// Wait, armed, until the host says go.
     pub is_held: bool,
+    /// Load the probe and enter it, instead of crashing.
+    pub is_probed: bool,
 }
 
 impl Orders {
@@ -39,6 +41,9 @@ impl Orders {
         if self.is_held {
             text.push_str("hold on\n");
         }
+        if self.is_probed {
+            text.push_str("kexec probe\n");
+        }
         text
     }
 
@@ -47,8 +52,14 @@ impl Orders {
     /// # Errors
     /// The line that is no order.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut orders =
-            Self { crash: Crash::default(), arm: vec![], panic_cpu: None, pattern_bytes: 0, is_held: false };
+        let mut orders = Self {
+            crash: Crash::default(),
+            arm: vec![],
+            panic_cpu: None,
+            pattern_bytes: 0,
+            is_held: false,
+            is_probed: false,
+        };
         let number = |line: &str, text: &str| -> Result<u64, String> {
             text.parse().map_err(|_| format!("{line:?} is no order"))
         };
@@ -59,6 +70,7 @@ impl Orders {
                 Some(("panic-cpu", cpu)) => orders.panic_cpu = Some(number(line, cpu)? as u32),
                 Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
                 Some(("hold", "on")) => orders.is_held = true,
+                Some(("kexec", "probe")) => orders.is_probed = true,
                 _ => return Err(format!("{line:?} is no order")),
             }
         }
@@ -77,8 +89,14 @@ mod tests {
     #[test]
     fn orders_survive_the_file() {
         let arm = ["--level", "31", "--target", "/var/my crash"].map(str::to_owned).to_vec();
-        let orders =
-            Orders { crash: Crash::Sysrq, arm, panic_cpu: Some(1), pattern_bytes: 1 << 28, is_held: true };
+        let orders = Orders {
+            crash: Crash::Sysrq,
+            arm,
+            panic_cpu: Some(1),
+            pattern_bytes: 1 << 28,
+            is_held: true,
+            is_probed: true,
+        };
         assert_eq!(Orders::parse(&orders.to_text()), Ok(orders));
     }
 
