@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use kdump_arch_x86::PhysAddr;
+pub use kdump_arch_x86::control_page::EntryState;
 pub use kdump_panic_kernel::handoff::{Policy, TestHook};
 
 use crate::bzimage::BzImage;
@@ -20,6 +21,7 @@ use crate::panic_image::PanicImage;
 use crate::plan::{self, Linux, LoadPlan, PlanView, Request};
 use crate::preflight;
 use crate::probe::Probe;
+use crate::program;
 use crate::state::{self, FileId, STATE_VERSION, State};
 use crate::syscall;
 use crate::target::Target;
@@ -68,6 +70,8 @@ pub struct Settings {
     pub is_32_bit: bool,
     /// Load the probe in its place.
     pub is_probe: bool,
+    /// Registers that a plain ELF executable is entered with.
+    pub registers: EntryState,
 }
 
 /// Everything that a plan is made from, read.
@@ -77,6 +81,8 @@ pub struct Prepared {
     pub machine: Machine,
     /// The capture kernel.
     pub image: BzImage,
+    /// What runs in its place, if that is no Linux kernel.
+    pub program: Option<program::Program>,
     /// Its file.
     pub kernel_file: FileId,
     /// kdump-init's file.
@@ -101,7 +107,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     let machine = Machine::read(root)?;
     let kernel = read_kernel(&settings, &machine.release);
     // No reservation comes before all else; with the image at hand, the size it needs can be told.
-    let recommended = kernel.as_ref().ok().map(|(image, _)| {
+    let recommended = kernel.as_ref().ok().map(|(image, ..)| {
         let initramfs = 8 << 20;
         plan::recommended_bytes(image, initramfs, 2 * initramfs, plan::top_of_ram(&machine))
     });
@@ -110,7 +116,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     if for_load {
         preflight::check_permission(&machine)?;
     }
-    let (image, kernel) = kernel?;
+    let (image, program, kernel) = kernel?;
     if machine.has_5_level_paging() {
         image.check_5_level_paging().map_err(|source| Error::Image { path: kernel.clone(), source })?;
     }
@@ -132,6 +138,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         tsc_khz,
         machine,
         image,
+        program,
         target,
         initramfs,
         console,
@@ -139,19 +146,33 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     })
 }
 
-fn read_kernel(settings: &Settings, release: &str) -> Result<(BzImage, PathBuf), Error> {
+/// An ELF file, or one with a Multiboot header.
+fn is_program(bytes: &[u8]) -> bool {
+    bytes.starts_with(ELF_MAGIC) || !matches!(program::Program::parse(bytes), Err(program::Error::Elf(_)))
+}
+
+/// The kernel, or another program and what stands in for a kernel then.
+type Kernel = (BzImage, Option<program::Program>, PathBuf);
+
+fn read_kernel(settings: &Settings, release: &str) -> Result<Kernel, Error> {
     let path = find("kernel image", "--kernel", settings.kernel.as_deref(), &kernel_places(release))?;
     let bytes = read_file("kernel image", &path)?;
-    if bytes.starts_with(ELF_MAGIC) {
-        return match vmlinux::parse(&bytes) {
-            Ok(image) => Ok((image, path)),
-            Err(source) => Err(Error::Vmlinux { path, source }),
+    if !bytes.starts_with(ELF_MAGIC) && BzImage::parse(bytes.as_slice()).is_ok() || !is_program(&bytes) {
+        return match BzImage::parse(bytes) {
+            Ok(image) => Ok((image, None, path)),
+            Err(source) => Err(Error::Image { path, source }),
         };
     }
-    match BzImage::parse(bytes) {
-        Ok(image) => Ok((image, path)),
-        Err(source) => Err(Error::Image { path, source }),
+    match vmlinux::parse(&bytes) {
+        Ok(image) => return Ok((image, None, path)),
+        // Another kind of ELF file, or a Multiboot image that is none.
+        Err(vmlinux::Error::NoKernel | vmlinux::Error::Field { .. } | vmlinux::Error::Elf(_)) => {}
+        Err(source) => return Err(Error::Vmlinux { path, source }),
     }
+    let program =
+        program::Program::parse(&bytes).map_err(|source| Error::Program { path: path.clone(), source })?;
+    let image = vmlinux::stand_in(&program);
+    Ok((image, Some(program), path))
 }
 
 /// What runs in the capture kernel, and where it writes to.
@@ -206,10 +227,20 @@ impl Prepared {
             at: self.settings.payload_at.map(PhysAddr),
             is_32_bit: self.settings.is_32_bit,
         };
+        let program = self.program.as_ref().map(|image| plan::Program {
+            image,
+            module: &self.initramfs.packed,
+            append: &self.settings.append,
+            registers: self.settings.registers,
+        });
         let probe = Probe::new(self.console.console, Policy::Reset).map_err(plan::Error::PanicImage)?;
         plan::plan(&Request {
             machine: &self.machine,
-            payload: if self.settings.is_probe { &probe } else { &payload },
+            payload: match &program {
+                _ if self.settings.is_probe => &probe,
+                Some(program) => program,
+                None => &payload,
+            },
             panic_image: &self.panic_image,
             console: self.console.console,
             policy: self.settings.on_corruption,

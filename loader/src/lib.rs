@@ -21,6 +21,7 @@ pub mod panic_image;
 pub mod plan;
 pub mod preflight;
 pub mod probe;
+pub mod program;
 pub mod state;
 pub mod superblock;
 pub mod syscall;

@@ -14,6 +14,7 @@ use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
 use zerocopy::FromZeros as _;
 
 use crate::bzimage::{BzImage, Fixed};
+use crate::program::Program;
 
 /// `__START_KERNEL_map`: where kernels are linked.
 const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
@@ -117,6 +118,13 @@ pub fn parse(file: &[u8]) -> Result<BzImage, Error> {
     let version = banner(&memory);
     let fixed = Fixed { start: PhysAddr(start), entry: PhysAddr(entry) };
     Ok(BzImage::linked(setup_header(start, size), memory, version, fixed))
+}
+
+/// A program that is no kernel, in the form of one: the parts that do not care about the difference.
+pub(crate) fn stand_in(program: &Program) -> BzImage {
+    let fixed = Fixed { start: PhysAddr(program.start), entry: PhysAddr(program.entry) };
+    let header = setup_header(program.start, program.size);
+    BzImage::linked(header, program.memory.clone(), None, fixed)
 }
 
 /// What a loader has to know of a kernel that cannot say so itself.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use kdump_loader::arm::{self, Policy, Prepared, Settings, TestHook};
+use kdump_loader::arm::{self, EntryState, Policy, Prepared, Settings, TestHook};
 use kdump_loader::config::{self, ArmConfig};
 use kdump_loader::plan::{DEFAULT_RUN, LoadPlan, PlanView, parse_run, size_text, test_hook_name};
 use serde_json::json;
@@ -18,7 +18,7 @@ const SYSTEM: &str = "/";
 /// Arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Kernel image (bzImage) to capture with [default: that of the running kernel]
+    /// Kernel to capture with (bzImage, vmlinux), or another program (static ELF, Multiboot 1 or 2) [default: that of the running kernel]
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
     /// Its modules [default: /lib/modules/RELEASE of the running kernel]
@@ -62,6 +62,9 @@ pub struct Args {
     /// Boot protocol that the kernel is entered by: 64 or 32 bits [default: 64]
     #[arg(long, value_name = "BITS", value_parser = ["64", "32"])]
     entry: Option<String>,
+    /// Register that a plain ELF executable (--kernel) is entered with, NAME=VALUE: rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_register)]
+    register: Vec<(String, u64)>,
     /// Load the probe in place of the kernel: the next panic prints what it finds (docs/probe.md) and takes no dump
     #[arg(long)]
     probe: bool,
@@ -165,6 +168,28 @@ fn summary(prepared: &Prepared, plan: &LoadPlan<'_>) -> String {
     )
 }
 
+/// A register's name and value.
+fn parse_register(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
+    set_register(&mut EntryState::default(), name, 0)?;
+    Ok((name.to_owned(), parse_address(value)?))
+}
+
+fn set_register(state: &mut EntryState, name: &str, value: u64) -> Result<(), String> {
+    *match name {
+        "rax" | "eax" => &mut state.rax,
+        "rbx" | "ebx" => &mut state.rbx,
+        "rcx" | "ecx" => &mut state.rcx,
+        "rdx" | "edx" => &mut state.rdx,
+        "rsi" | "esi" => &mut state.rsi,
+        "rdi" | "edi" => &mut state.rdi,
+        "rbp" | "ebp" => &mut state.rbp,
+        "rsp" | "esp" => &mut state.rsp,
+        _ => return Err(format!("{name:?} is none of rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp")),
+    } = value;
+    Ok(())
+}
+
 /// An address, hexadecimal with 0x or decimal.
 fn parse_address(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
@@ -203,10 +228,15 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
     if entry != "64" && entry != "32" {
         bail!("entry {entry:?} is neither 64 nor 32");
     }
+    let mut registers = EntryState::default();
+    for (name, value) in &args.register {
+        set_register(&mut registers, name, *value).map_err(anyhow::Error::msg)?;
+    }
     Ok(Settings {
         payload_at: payload_at.transpose().map_err(anyhow::Error::msg)?,
         is_32_bit: entry == "32",
         is_probe: args.probe,
+        registers,
         kernel: args.kernel.clone().or(config.kernel),
         init: args.init.clone().or(config.init),
         modules: args.modules.clone().or(config.modules),

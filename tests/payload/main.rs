@@ -5,13 +5,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod programs;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use kdump_arch_x86::PhysAddr;
 use kdump_rehearse::scene::{PATTERN_PAGE, pattern, pattern_number};
-use kdump_rehearse::{Held, Outcome, Plan, Programs, Progress, Scene};
+use kdump_rehearse::{Error, Held, Outcome, Plan, Programs, Progress, Scene};
 use kdump_vmcore::{Dump, PhysMem as _};
 use serde_json::Value;
 
@@ -48,20 +50,26 @@ impl Progress for Snapshot {
 }
 
 fn rehearse(name: &str, arm: &[&str], scene: Scene, progress: &mut dyn Progress) -> Outcome {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    attempt(&out, arm, scene, progress).unwrap_or_else(|error| panic!("{error}\n{}", serial(&out)))
+}
+
+fn serial(out: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(out.join("serial.log")).unwrap()).replace('\r', "")
+}
+
+fn attempt(out: &Path, arm: &[&str], scene: Scene, progress: &mut dyn Progress) -> Result<Outcome, Error> {
     let kernel = cache().join("kernels/6.12/vmlinuz");
     assert!(kernel.exists(), "{} is missing: run scripts/fetch-kernel.sh", kernel.display());
     let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let plan = Plan {
         crashkernel: "320M".to_owned(),
         arm: arm.iter().map(|&a| a.to_owned()).collect(),
         memory: 1280 * MIB,
         scene,
-        ..Plan::new(kernel, programs, out.clone())
+        ..Plan::new(kernel, programs, out.to_owned())
     };
-    plan.run(progress).unwrap_or_else(|error| {
-        panic!("{error}\n{}", String::from_utf8_lossy(&std::fs::read(out.join("serial.log")).unwrap()))
-    })
+    plan.run(progress)
 }
 
 fn report(outcome: &Outcome) -> Value {
@@ -129,6 +137,43 @@ fn a_kernel_entered_by_the_32_bit_protocol_captures() {
     let report = report(&outcome);
     explains_the_crash(&report);
     assert_eq!(report["panic_path"]["data"]["entry_bits"], 32);
+}
+
+/// Check what each kind of program is given, by what it says itself.
+#[test]
+#[ignore = "boots a kernel in QEMU; `make test` runs it"]
+fn programs_of_every_kind_are_given_what_they_expect() {
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let given = "--register=rdi=0x1234abcd";
+    for (name, file, arm, says) in [
+        ("multiboot1", programs::multiboot1(), "--append=hello one", "2BADB002 "),
+        ("multiboot2", programs::multiboot2(), "--append=hello two", "36D76289 "),
+        ("elf32", programs::elf32(), given, "00000000 00000000 1234ABCD "),
+        ("elf64", programs::elf64(), given, "000000001234ABCD"),
+    ] {
+        let path = directory.join(format!("{name}.elf"));
+        std::fs::write(&path, file).unwrap();
+        let scene = Scene {
+            cmdline: "nokaslr".to_owned(),
+            files: vec![("boot/program".to_owned(), path)],
+            ..Scene::default()
+        };
+        let out = directory.join("program");
+        // It resets the machine and takes no dump: to a rehearsal that is an error.
+        let end = attempt(&out, &["--kernel=/boot/program", arm], scene, &mut Quiet);
+        let serial = serial(&out);
+        assert!(
+            matches!(&end, Err(Error::Phase { why, .. }) if why == "the guest reset"),
+            "{name}: {serial}"
+        );
+        let said = serial.lines().find_map(|l| l.strip_prefix("payload: "));
+        let said = said.unwrap_or_else(|| panic!("{name} said nothing: {serial}"));
+        assert!(said.starts_with(says), "{name}: {said}");
+        if let Some(text) = arm.strip_prefix("--append=") {
+            assert!(said.contains(&format!("{text} elfcorehdr=0x")), "{name}: {said}");
+        }
+    }
 }
 
 struct Quiet;

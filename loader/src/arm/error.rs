@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{bzimage, initramfs, machine, modules, panic_image, plan, preflight, syscall, target, vmlinux};
+use crate::{
+    bzimage, initramfs, machine, modules, panic_image, plan, preflight, program, syscall, target, vmlinux,
+};
 
 /// Why arming failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,15 @@ pub enum Error {
         /// Why.
         #[source]
         source: vmlinux::Error,
+    },
+    /// Another program.
+    #[error("{path} cannot be loaded for the time after a panic", path = path.display())]
+    Program {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: program::Error,
     },
     /// The kernel image.
     #[error("{path} cannot be the capture kernel", path = path.display())]

@@ -116,6 +116,14 @@ pub enum Error {
     /// A vmlinux has one entry.
     #[error("a vmlinux has no 32-bit entry: leave out --entry 32, or name a bzImage")]
     NoEntry32,
+    /// More to tell a program than room for it.
+    #[error("the program's information takes {need} bytes, room is for {have}: shorten --append")]
+    InfoTooLong {
+        /// Bytes.
+        need: u64,
+        /// Bytes there are.
+        have: u64,
+    },
     /// The pages cannot be moved.
     #[error("no page list can be made for the payload")]
     Kimage(#[from] kimage::PlanError),
