@@ -18,8 +18,10 @@ const DATA: u16 = 0x18;
 const GDT: [u64; 4] = [0, 0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
 const GDT_LIMIT: usize = 4 * 8 - 1;
 
-/// CR0.PG.
-const CR0_NO_PAGING: u32 = !(1 << 31);
+/// CR0.PG; with it AM, WP, TS and EM go, any of which a payload may stumble over.
+const CR0_NO_PAGING: u32 = !(1 << 31 | 1 << 18 | 1 << 16 | 1 << 3 | 1 << 2);
+/// CR4.PAE and CR4.LA57, which cannot change before paging is off. PCIDE has to: it forbids turning paging off.
+const CR4_PAE_LA57: u32 = 1 << 5 | 1 << 12;
 const MSR_EFER: u32 = 0xc000_0080;
 /// EFER.LME.
 const EFER_NO_LONG_MODE: u32 = !(1 << 8);
@@ -96,6 +98,9 @@ global_asm!(
     "    jmp qword ptr [rip + kdump_control_page_x86_64 + {registers}]",
     "9:",
     // Through a 32-bit code segment of our own GDT into compatibility mode; from there paging can go.
+    "    mov rax, cr4",
+    "    and eax, {pae_la57}",
+    "    mov cr4, rax",
     "    lea rbp, [rip + kdump_control_page_x86_64]",
     "    lea rax, [rip + kdump_control_page_x86_64 + {gdt}]",
     "    mov [rip + kdump_control_page_x86_64 + {gdt_pointer} + 2], rax",
@@ -164,6 +169,7 @@ global_asm!(
     enter_32 = const FLAG_ENTER_32,
     data = const DATA,
     code32 = const CODE32,
+    pae_la57 = const CR4_PAE_LA57,
     no_paging = const CR0_NO_PAGING,
     efer = const MSR_EFER,
     no_long_mode = const EFER_NO_LONG_MODE,

@@ -15,10 +15,12 @@
 //! Interrupts must be off and the page writable: its descriptor table pointers are completed on the run.
 //! No stack is used. A list ends with [`IND_DONE`]; with an image already in place it is nothing but that.
 //!
-//! Entering 64-bit mode leaves CR3, CR4, GDT, IDT and segments as they are. Entering 32-bit mode loads a
-//! GDT in the page (0x10 flat code, 0x18 flat data), an IDT without entries, CR4 = 0 and EFER.LME = 0.
+//! Entering 64-bit mode leaves control registers, GDT, IDT and segments as they are. Entering 32-bit mode loads a
+//! GDT in the page (0x10 flat code, 0x18 flat data), an IDT without entries, CR4 = 0 and EFER.LME = 0, and clears PG,
+//! AM, WP, TS and EM of CR0.
 //!
-//! Source: `include/linux/kexec.h` (flags), `arch/x86/kernel/relocate_kernel_{32,64}.S` (what Linux does).
+//! Source: `include/linux/kexec.h` (flags), `arch/x86/kernel/relocate_kernel_{32,64}.S` (what Linux does);
+//! Intel SDM volume 3, section 4.10.1 (PCIDE) and 10.8.5.4 (leaving IA-32e mode).
 
 // UNSAFETY: the code is assembly; reading its bytes needs a foreign static. The only such place of the crate.
 #![expect(unsafe_code)]
