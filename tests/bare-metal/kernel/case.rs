@@ -5,12 +5,14 @@ use core::fmt;
 use kdump_panic_kernel::kimage::{Transfer, Width};
 
 use crate::control_page::EntryMode;
+use crate::crossing::Paging;
 
 /// Which control page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     X86_64,
-    I386,
+    /// With what is in force when it is entered.
+    I386(Paging),
 }
 
 /// Which part of the planner.
@@ -37,7 +39,14 @@ impl Case {
         let (control, mode) = match number % 3 {
             0 => (Control::X86_64, EntryMode::Bits64),
             1 => (Control::X86_64, EntryMode::Bits32),
-            _ => (Control::I386, EntryMode::Bits32),
+            _ => {
+                let paging = match number / 3 % 3 {
+                    0 => Paging::Pae,
+                    1 => Paging::Pse,
+                    _ => Paging::Off,
+                };
+                (Control::I386(paging), EntryMode::Bits32)
+            }
         };
         let transfer = if number / 3 % 2 == 0 { Transfer::Swap } else { Transfer::Copy };
         let way = if number / 6 % 2 == 0 { Way::Staged } else { Way::Ordered };
@@ -48,7 +57,7 @@ impl Case {
     pub fn width(&self) -> Width {
         match self.control {
             Control::X86_64 => Width::Bits64,
-            Control::I386 => Width::Bits32,
+            Control::I386(_) => Width::Bits32,
         }
     }
 
@@ -61,6 +70,6 @@ impl Case {
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { control, mode, transfer, way, .. } = self;
-        write!(f, "{control:?} {mode:?} {transfer:?} {way:?}")
+        write!(f, "{control:?} to {mode:?}, {transfer:?}, {way:?}")
     }
 }

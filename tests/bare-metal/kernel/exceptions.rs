@@ -11,7 +11,8 @@ use bare_metal_platform::mode::CODE64;
 use bare_metal_platform::say;
 
 use crate::case::Control;
-use crate::{crossing, fail};
+use crate::crossing::{self, Paging};
+use crate::fail;
 
 const NR_VECTORS: usize = 32;
 const VECTOR_UNDEFINED: u64 = 6;
@@ -25,9 +26,10 @@ unsafe impl Sync for Idt {}
 
 static IDT: Idt = Idt(UnsafeCell::new([[0; 2]; NR_VECTORS]));
 
-/// Address of the control page, and whether it wants 32-bit mode; 0 if there is none yet.
+/// Address of the control page; 0 if there is none yet.
 static CONTROL_PAGE: AtomicU64 = AtomicU64::new(0);
-static WANTS_32: AtomicU64 = AtomicU64::new(0);
+/// How it is entered, as [`arm`] encodes it.
+static WAY_IN: AtomicU64 = AtomicU64::new(0);
 
 global_asm!(
     ".pushsection .text.exceptions, \"ax\", @progbits",
@@ -69,9 +71,11 @@ extern "C" fn exception(vector: u64, error: u64, rip: u64) -> ! {
     }
     CONTROL_PAGE.store(0, Relaxed);
     say!("kernel: panic: exception {vector} at {rip:#x}, to the control page at {page:#x}");
-    match WANTS_32.load(Relaxed) {
+    match WAY_IN.load(Relaxed) {
         0 => crossing::enter_64(page),
-        _ => crossing::enter_32(page),
+        1 => crossing::enter_32(page, Paging::Pae),
+        2 => crossing::enter_32(page, Paging::Pse),
+        _ => crossing::enter_32(page, Paging::Off),
     }
 }
 
@@ -98,7 +102,13 @@ pub fn base() -> u64 {
 
 /// Has the next undefined instruction enter the control page.
 pub fn arm(control_page: u64, control: Control) {
-    WANTS_32.store((control == Control::I386).into(), Relaxed);
+    let way_in = match control {
+        Control::X86_64 => 0,
+        Control::I386(Paging::Pae) => 1,
+        Control::I386(Paging::Pse) => 2,
+        Control::I386(Paging::Off) => 3,
+    };
+    WAY_IN.store(way_in, Relaxed);
     CONTROL_PAGE.store(control_page, Relaxed);
 }
 

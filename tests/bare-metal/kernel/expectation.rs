@@ -25,7 +25,7 @@ pub fn leave(case: &Case, staged: &Staged, corrupt: Corrupt, random: &mut Random
     let head = staged.plan.head();
     let page = match case.control {
         Control::X86_64 => control_page::x86_64(head, swap, &entry),
-        Control::I386 => control_page::i386(head as u32, swap, &entry),
+        Control::I386(_) => control_page::i386(head as u32, swap, &entry),
     };
     let page = page.unwrap_or_else(|e| panic!("{e}"));
     memory::write_bytes(staged.plan.control_page(), &page);

@@ -52,7 +52,7 @@ fn run() -> ! {
     memory::fill(random.next());
     let staged = staging::stage(&case, &mut random);
     expectation::leave(&case, &staged, options.corrupt, &mut random);
-    say!("kernel: case {number}: {case}, {}", staged.told());
+    say!("kernel: case {number}: {case}: {}", staged.told());
     exceptions::arm(staged.plan.control_page(), case.control);
     exceptions::undefined_instruction()
 }

@@ -11,6 +11,8 @@ use bare_metal_platform::table;
 
 const CR0_PE: u64 = 1;
 const CR0_PG: u64 = 1 << 31;
+/// CR0.TS, CR0.WP and CR0.AM, which the kernel had set.
+const CR0_TS_WP_AM: u64 = 1 << 3 | 1 << 16 | 1 << 18;
 const RFLAGS_IF: u64 = 1 << 9;
 const RFLAGS_DF: u64 = 1 << 10;
 
@@ -159,8 +161,11 @@ impl State {
         is(base == table[table::IDT_BASE], "the IDT differs")?;
         if self.mode == 32 {
             is(self.cr0 & CR0_PG == 0, "paging is on")?;
+            is(self.cr0 & CR0_TS_WP_AM == 0, "CR0 has TS, WP or AM")?;
             is(self.efer & u64::from(EFER_LME) == 0, "EFER.LME is set")?;
             is(self.idt[0] & 0xffff == 0, "the IDT has entries")?;
+        } else {
+            is(self.cr0 & CR0_TS_WP_AM == CR0_TS_WP_AM, "CR0 is not as it was")?;
         }
         Ok(())
     }
