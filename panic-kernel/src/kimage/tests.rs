@@ -238,6 +238,25 @@ fn runs_stay_runs_and_cost_one_destination_entry() {
 }
 
 #[test]
+fn lists_that_just_fill_their_pages_lose_no_entry() {
+    for (width, per_page) in [(Width::Bits64, 511), (Width::Bits32, 1023)] {
+        // One entry names the destination.
+        for nr in [per_page - 2, per_page - 1, per_page, 2 * per_page - 1, 2 * per_page] {
+            let destinations = Pages::new(0x100_0000, nr).unwrap();
+            let plan = stage(&[destinations], &[Pages::new(0x800_0000, 3000).unwrap()], width).unwrap();
+            assert_eq!(plan.list_pages().len() as u64, (nr + 1).div_ceil(per_page), "{nr} pages");
+            let mut ram = Ram::new();
+            for page in destinations.addresses() {
+                ram.set(page, page);
+                ram.set(plan.source_of(page).unwrap(), image(page));
+            }
+            run(&plan, &mut ram, Transfer::Copy);
+            assert!(destinations.addresses().all(|page| ram.get(page) == image(page)), "{nr} pages");
+        }
+    }
+}
+
+#[test]
 fn an_image_in_place_needs_no_list() {
     let pages = [Pages::new(0x100_0000, 4).unwrap()];
     let free = [Pages::new(0x100_0000, 5).unwrap()];
