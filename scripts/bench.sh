@@ -22,5 +22,14 @@ if [ ! -e "$core" ]; then
     mv "$found" "$core"
     rm -rf "$cache/bench/.new"
 fi
-exec python3 "$here/bench.py" "$program" "$core" "$cache/peers" \
+python3 "$here/bench.py" "$program" "$core" "$cache/peers" \
     "$cache/peers/vmlinux-$release" "$("$here/setup-oracle.sh")"
+
+# The panic path, in guests; and the planner of page lists.
+cd "$here/.."
+cargo build --release --locked --quiet -p kdump-rehearse --example panic_path_time
+printf '\n'
+target/x86_64-unknown-linux-gnu/release/examples/panic_path_time target/x86_64-unknown-linux-gnu/release \
+    "$cache/kernels/6.12/vmlinuz" "$cache/peers/kexec-root" "$cache/bench/panic-path" "${KDUMP_RS_BENCH_RUNS:-3}"
+printf '\n'
+cargo run --release --locked --quiet -p kdump-panic-kernel --example kimage_cost

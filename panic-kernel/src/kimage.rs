@@ -6,8 +6,8 @@
 //! plain addresses in, a [`KimagePlan`] out. It allocates (`alloc`), touches no memory itself, and knows nothing
 //! of what is moved.
 //!
-//! * [`stage`] decides where pages can be staged so that nothing is overwritten before it is read.
-//! * [`order`] takes pages that lie somewhere already, and finds an order (and a detour) for them.
+//! * [`stage()`] decides where pages can be staged so that nothing is overwritten before it is read.
+//! * [`order()`] takes pages that lie somewhere already, and finds an order (and a detour) for them.
 //! * [`KimagePlan::encode`] writes the list as the pages that the control page reads.
 //! * [`interpret`] follows an encoded list over any [`PageMemory`], as the control page does.
 //!

@@ -61,7 +61,7 @@ impl Contents<'_> {
         archive.file(Orders::PATH, 0o600, self.orders.to_text().as_bytes())?;
 
         for (there, here) in self.files {
-            archive.file(there, 0o644, &read(here)?)?;
+            archive.file(there, 0o755, &read(here)?)?;
         }
         let tree = modules::Tree::open(self.modules)?;
         let directory = format!("lib/modules/{}", self.release);

@@ -48,6 +48,7 @@ impl Plan {
             pattern_bytes: self.scene.pattern_bytes,
             is_held: self.scene.is_held,
             is_probed: self.scene.is_probed,
+            loader: self.scene.loader.clone(),
         };
         let contents = Contents {
             kdump_rs: &self.programs.kdump_rs,

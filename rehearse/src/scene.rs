@@ -14,6 +14,8 @@ pub struct Scene {
     pub is_held: bool,
     /// No crash: `kdump-rs kexec load --probe` and `kexec exec`, after which the guest resets.
     pub is_probed: bool,
+    /// A command that loads the capture kernel in place of `kdump-rs arm`.
+    pub loader: Vec<String>,
     /// The CPU that the crash is asked for on.
     pub panic_cpu: Option<u32>,
     /// Bytes of anonymous memory that hold [pattern pages](pattern).

@@ -32,7 +32,7 @@ pub enum Role {
     Burner,
     /// Holds anonymous memory.
     Holder,
-    /// Holds pages of the pattern that [`scene`](crate::scene) knows.
+    /// Holds pages of the pattern that [`crate::scene`] knows.
     Pattern,
     /// Writes `c` to /proc/sysrq-trigger.
     Crasher,

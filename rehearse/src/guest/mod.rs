@@ -99,6 +99,9 @@ fn live() -> Result<(), Failure> {
         Ok(orders)
     })?;
     phase("arm", || {
+        if let [program, args @ ..] = orders.loader.as_slice() {
+            return run_program(program, args);
+        }
         kdump_rs("arm", &orders.arm)?;
         kdump_rs("status", &[])
     })?;
@@ -176,12 +179,16 @@ fn load_modules() -> Result<(), Failure> {
 }
 
 fn kdump_rs(verb: &str, args: &[String]) -> Result<(), Failure> {
-    let status = Command::new(KDUMP_RS)
-        .arg(verb)
-        .args(args)
-        .status()
-        .map_err(because(&format!("cannot run {KDUMP_RS}")))?;
-    if status.success() { Ok(()) } else { Err(format!("kdump-rs {verb} ended with {status}")) }
+    let args: Vec<String> = std::iter::once(verb.to_owned()).chain(args.iter().cloned()).collect();
+    run_program(KDUMP_RS, &args)
+}
+
+fn run_program(program: &str, args: &[String]) -> Result<(), Failure> {
+    let status =
+        Command::new(program).args(args).status().map_err(because(&format!("cannot run {program}")))?;
+    let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+    let verb = args.first().map_or("", String::as_str);
+    if status.success() { Ok(()) } else { Err(format!("{name} {verb} ended with {status}")) }
 }
 
 /// Puts a line into the kernel log, from where it reaches the console in one piece.

@@ -19,6 +19,8 @@ pub struct Orders {
     pub is_held: bool,
     /// Load the probe and enter it, instead of crashing.
     pub is_probed: bool,
+    /// A command that loads the capture kernel, instead of `kdump-rs arm`.
+    pub loader: Vec<String>,
 }
 
 impl Orders {
@@ -41,6 +43,9 @@ impl Orders {
         if self.is_held {
             text.push_str("hold on\n");
         }
+        for word in &self.loader {
+            text.push_str(&format!("loader {word}\n"));
+        }
         if self.is_probed {
             text.push_str("kexec probe\n");
         }
@@ -59,6 +64,7 @@ impl Orders {
             pattern_bytes: 0,
             is_held: false,
             is_probed: false,
+            loader: vec![],
         };
         let number = |line: &str, text: &str| -> Result<u64, String> {
             text.parse().map_err(|_| format!("{line:?} is no order"))
@@ -69,6 +75,7 @@ impl Orders {
                 Some(("arm", argument)) => orders.arm.push(argument.to_owned()),
                 Some(("panic-cpu", cpu)) => orders.panic_cpu = Some(number(line, cpu)? as u32),
                 Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
+                Some(("loader", word)) => orders.loader.push(word.to_owned()),
                 Some(("hold", "on")) => orders.is_held = true,
                 Some(("kexec", "probe")) => orders.is_probed = true,
                 _ => return Err(format!("{line:?} is no order")),
@@ -96,6 +103,7 @@ mod tests {
             pattern_bytes: 1 << 28,
             is_held: true,
             is_probed: true,
+            loader: vec!["kexec".into(), "-p".into()],
         };
         assert_eq!(Orders::parse(&orders.to_text()), Ok(orders));
     }
