@@ -68,7 +68,13 @@ pub fn plan_memory_map(
     }
     let mut kept: Vec<_> = kept_from_ram.to_vec();
     kept.sort_unstable();
-    let ram: Vec<_> = range::subtract(range::merge(usable), range::merge(kept)).collect();
+    let (usable, kept): (Vec<_>, Vec<_>) = (range::merge(usable).collect(), range::merge(kept).collect());
+    // Reserved and not a gap: into a gap the kernel may put a device's registers, and one beside RAM it makes a
+    // "RAM buffer" that /dev/mem does not show (arch/x86/kernel/e820.c).
+    for range in range::intersect(usable.iter().copied(), kept.iter().copied()) {
+        add(range, E820Type::RESERVED);
+    }
+    let ram: Vec<_> = range::subtract(usable, kept).collect();
     for range in ram.into_iter().filter_map(PhysRange::shrink_to_pages) {
         add(range, E820Type::RAM);
     }
@@ -77,13 +83,17 @@ pub fn plan_memory_map(
     join_equal_neighbours(map)
 }
 
-/// Makes the map fit boot_params by leaving out the smallest reserved ranges; returns how many.
+/// Makes the map fit boot_params by leaving out the smallest reserved ranges outside `kept`; returns how many.
 ///
 /// What is neither RAM nor reserved is not used by the kernel either, unless a device is put there; ACPI
 /// tables and the like it looks at. A map that is still too long is for [`build`] to refuse.
-pub fn drop_reserved(map: &mut Vec<MemoryMapEntry>) -> usize {
+pub fn drop_reserved(map: &mut Vec<MemoryMapEntry>, kept: &[PhysRange]) -> usize {
     let surplus = map.len().saturating_sub(E820_MAX_ENTRIES_ZEROPAGE);
-    let mut reserved: Vec<_> = map.iter().filter(|e| e.kind == E820Type::RESERVED).map(|e| e.range).collect();
+    let mut reserved: Vec<_> = map
+        .iter()
+        .filter(|e| e.kind == E820Type::RESERVED && !kept.iter().any(|kept| e.range.overlap(*kept).is_some()))
+        .map(|e| e.range)
+        .collect();
     reserved.sort_unstable_by_key(|range| range.len());
     reserved.truncate(surplus);
     map.retain(|e| e.kind != E820Type::RESERVED || !reserved.contains(&e.range));
@@ -174,6 +184,10 @@ mod tests {
         let map = plan_memory_map(&machine(), &[PhysRange::new(0x17f0_0000, 0x1800_0000)], None);
         let ram: Vec<_> = map.iter().filter(|e| e.kind == E820Type::RAM).map(|e| e.range).collect();
         assert_eq!(ram, [PhysRange::new(0x1000, 0x9f000), PhysRange::new(0x800_0000, 0x17f0_0000)]);
+        assert!(map.contains(&MemoryMapEntry {
+            range: PhysRange::new(0x17f0_0000, 0x1800_0000),
+            kind: E820Type::RESERVED
+        }));
         assert!(map.is_sorted_by_key(|e| e.range));
         for pair in map.windows(2) {
             assert!(pair[0].range.end() <= pair[1].range.start(), "{pair:?}");
@@ -219,15 +233,17 @@ mod tests {
         let kinds = [E820Type::RAM, E820Type::ACPI, E820Type::NVS, E820Type::RESERVED, E820Type::RESERVED];
         let whole: Vec<_> = (0..140).map(|i| entry(i, kinds[i as usize % 5])).collect();
         let mut map = whole.clone();
-        assert_eq!((drop_reserved(&mut map), map.len()), (12, 128));
+        let kept = whole.iter().find(|e| e.kind == E820Type::RESERVED && e.range.len() == 0x4000).unwrap();
+        assert_eq!((drop_reserved(&mut map, &[kept.range]), map.len()), (12, 128));
+        assert!(map.contains(kept));
         let lost: Vec<_> = whole.iter().filter(|e| !map.contains(e)).collect();
         let largest = lost.iter().map(|e| e.range.len()).max().unwrap();
         assert!(lost.iter().all(|e| e.kind == E820Type::RESERVED));
-        assert!(map.iter().all(|e| e.kind != E820Type::RESERVED || e.range.len() >= largest));
-        assert_eq!(drop_reserved(&mut map), 0);
+        assert!(map.iter().all(|e| e.kind != E820Type::RESERVED || e == kept || e.range.len() >= largest));
+        assert_eq!(drop_reserved(&mut map, &[]), 0);
 
         let mut ram: Vec<_> = (0..130).map(|i| entry(i, E820Type::RAM)).collect();
-        assert_eq!((drop_reserved(&mut ram), ram.len()), (0, 130));
+        assert_eq!((drop_reserved(&mut ram, &[]), ram.len()), (0, 130));
     }
 
     #[test]

@@ -49,6 +49,7 @@ impl Plan {
             is_held: self.scene.is_held,
             is_probed: self.scene.is_probed,
             loader: self.scene.loader.clone(),
+            toggled_cpu: self.scene.toggled_cpu,
         };
         let contents = Contents {
             kdump_rs: &self.programs.kdump_rs,

@@ -16,6 +16,8 @@ pub struct Scene {
     pub is_probed: bool,
     /// A command that loads the capture kernel in place of `kdump-rs arm`.
     pub loader: Vec<String>,
+    /// A CPU that is taken offline and back after arming; newer kernels rewrite elfcorehdr for it.
+    pub toggled_cpu: Option<u32>,
     /// The CPU that the crash is asked for on.
     pub panic_cpu: Option<u32>,
     /// Bytes of anonymous memory that hold [pattern pages](pattern).

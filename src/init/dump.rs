@@ -13,14 +13,12 @@ use kdump_capture::{DumpLevel, Error, Options, Progress, Summary};
 use kdump_vmcore::Dump;
 
 use crate::console::{self, say};
+use crate::record::{SOURCE, open_source};
 use crate::triage;
-
-/// The memory of the kernel that crashed.
-pub const SOURCE: &str = "/proc/vmcore";
 
 /// Writes everything to `dir`, as far as it goes.
 pub fn write_all(dir: &Path, config: &CaptureConfig) {
-    let dump = match Dump::open(Path::new(SOURCE)) {
+    let dump = match open_source() {
         Ok(dump) => dump,
         Err(e) => return say!("{SOURCE}: {e}: there is nothing to dump"),
     };

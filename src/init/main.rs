@@ -13,6 +13,7 @@
 mod console;
 mod dump;
 mod end;
+mod record;
 mod system;
 mod target;
 mod triage;

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use kdump_analyze::Kernel;
 use kdump_analyze::report::Report;
-use kdump_vmcore::Dump;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::console::{self, say};
-use crate::dump::{SOURCE, peak_memory, save};
+use crate::dump::{peak_memory, save};
+use crate::record::{SOURCE, open_source};
 
 /// First argument of the child. The second is how many milliseconds ago PID 1 began, the third the
 /// directory for the report; without it, the report goes to the console.
@@ -110,7 +110,7 @@ fn available_memory(meminfo: &str) -> Option<u64> {
 /// Finds out what happened and says so, in files or on the console. False if there is no report.
 fn report(dir: Option<&Path>) -> bool {
     let result = catch_unwind(AssertUnwindSafe(|| -> Result<(), String> {
-        let dump = Dump::open(Path::new(SOURCE)).map_err(|e| format!("{SOURCE}: {e}"))?;
+        let dump = open_source().map_err(|e| format!("{SOURCE}: {e}"))?;
         let kernel = Kernel::open(&dump).map_err(|e| e.to_string())?;
         let report = Report::build(&kernel);
         if let Some(dir) = dir {

@@ -1,6 +1,7 @@
 //! One guest: how it is damaged, and how it has to end.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use kdump_rehearse::{Error, Held, Phase, Plan, Programs, Progress, Scene};
@@ -45,6 +46,8 @@ pub struct Case<'a> {
     pub kernel: &'static str,
     pub cpu: Option<&'static str>,
     pub panic_cpu: Option<u32>,
+    /// Taken offline and back after arming.
+    pub toggled_cpu: Option<u32>,
     pub arm: &'a [&'a str],
     pub damage: &'a [Damage],
     /// What the console says, in this order, after the crash.
@@ -59,6 +62,7 @@ impl Case<'static> {
         kernel: "6.12",
         cpu: None,
         panic_cpu: None,
+        toggled_cpu: None,
         arm: &[],
         damage: &[],
         says: &[],
@@ -81,6 +85,7 @@ impl Case<'_> {
             scene: Scene {
                 is_held: true,
                 panic_cpu: self.panic_cpu,
+                toggled_cpu: self.toggled_cpu,
                 stop_at: matches!(self.end, End::Halted).then(|| "panic-kernel: halted".to_owned()),
                 ..Scene::default()
             },
@@ -128,6 +133,15 @@ impl Case<'_> {
         let report = std::fs::read(dump_dir.join("report.json")).unwrap();
         let report: Value = serde_json::from_slice(&report).unwrap();
         let path = &report["panic_path"]["data"];
+        // And into the dump, for whoever looks later.
+        let view = Command::new(KDUMP_RS)
+            .args(["analyze", "--json"])
+            .arg(dump_dir.join("vmcore"))
+            .arg("panic-path")
+            .output()
+            .unwrap();
+        let view: Value = serde_json::from_slice(&view.stdout).unwrap();
+        assert_eq!(&view["data"], path);
         assert_eq!((&path["intact"], &path["complete"]), (&true.into(), &true.into()), "{path:#}");
         match self.end {
             End::Captured { repaired } => {

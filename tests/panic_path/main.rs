@@ -206,6 +206,20 @@ fn linux_7_3_is_repaired_on_the_second_cpu_of_an_old_model() {
     .run();
 }
 
+/// A CPU that comes back makes this kernel rewrite elfcorehdr, without the note that names the record.
+#[test]
+#[ignore = "boots a kernel in QEMU; `make test` runs it"]
+fn the_record_survives_a_kernel_that_rewrites_elfcorehdr() {
+    Case {
+        kernel: "7.3",
+        toggled_cpu: Some(1),
+        says: &["entering capture kernel", "elfcorehdr names no panic record: taken from its page"],
+        end: End::Captured { repaired: &[] },
+        ..Case::NEW
+    }
+    .run();
+}
+
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn exceptions_come_out_with_their_registers() {

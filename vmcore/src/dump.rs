@@ -10,7 +10,7 @@ use crate::elf::read::{self as elf, ElfCore, Load};
 use crate::file::DumpFile;
 use crate::kdump::read::{self as kdump, KdumpFile};
 use crate::mem::{PhysMem, ReadError};
-use crate::notes::KernelNotes;
+use crate::notes::{KernelNotes, Notes};
 use crate::space::{AddressSpace, KernelMem, MissingKey};
 use crate::vmcoreinfo::VmcoreInfo;
 
@@ -127,6 +127,14 @@ impl Dump {
     fn assemble(body: Body, notes: Vec<u8>, ram: Vec<PhysRange>) -> Self {
         let parsed = KernelNotes::parse(&notes);
         Self { body, notes, parsed, ram }
+    }
+
+    /// Adds ELF notes that the file lacks, as if it had them behind its own.
+    pub fn add_notes(&mut self, more: &[u8]) {
+        self.notes.truncate(Notes::whole_len(&self.notes));
+        self.notes.resize(self.notes.len().next_multiple_of(4), 0);
+        self.notes.extend_from_slice(more);
+        self.parsed = KernelNotes::parse(&self.notes);
     }
 
     /// The file's format.

@@ -124,7 +124,7 @@ impl<'a> Payload<'a> for Linux<'a> {
         let mut kept = vec![placed.elfcorehdr, placed.record];
         kept.extend(destination.map(|_| staging));
         let mut memory_map = boot_params::plan_memory_map(machine, &kept, destination);
-        let nr_dropped = boot_params::drop_reserved(&mut memory_map);
+        let nr_dropped = boot_params::drop_reserved(&mut memory_map, &kept);
         let initramfs_at = placed.piece(INITRAMFS).start().0;
         let pointers = Pointers {
             cmdline: placed.piece(CMDLINE).start(),

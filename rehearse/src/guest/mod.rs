@@ -105,6 +105,9 @@ fn live() -> Result<(), Failure> {
         kdump_rs("arm", &orders.arm)?;
         kdump_rs("status", &[])
     })?;
+    if let Some(cpu) = orders.toggled_cpu {
+        toggle(cpu)?;
+    }
     busy::start(Role::Burner)?;
     if orders.is_held {
         hold()?;
@@ -120,6 +123,16 @@ fn live() -> Result<(), Failure> {
     })?;
     thread::sleep(CRASH_LIMIT);
     Err(format!("the kernel runs on, {} s after the crash was asked for", CRASH_LIMIT.as_secs()))
+}
+
+/// Takes a CPU offline and back.
+fn toggle(cpu: u32) -> Result<(), Failure> {
+    let switch = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+    for state in ["0", "1"] {
+        fs::write(&switch, state).map_err(because(&format!("cannot write {state} to {switch}")))?;
+        say(&format!("cpu {cpu} online: {state}"));
+    }
+    Ok(())
 }
 
 /// Tells the host what was staged where, and waits for its word on the second serial port.

@@ -21,6 +21,8 @@ pub struct Orders {
     pub is_probed: bool,
     /// A command that loads the capture kernel, instead of `kdump-rs arm`.
     pub loader: Vec<String>,
+    /// The CPU to take offline and back, once armed.
+    pub toggled_cpu: Option<u32>,
 }
 
 impl Orders {
@@ -42,6 +44,9 @@ impl Orders {
         }
         if self.is_held {
             text.push_str("hold on\n");
+        }
+        if let Some(cpu) = self.toggled_cpu {
+            text.push_str(&format!("toggle-cpu {cpu}\n"));
         }
         for word in &self.loader {
             text.push_str(&format!("loader {word}\n"));
@@ -65,6 +70,7 @@ impl Orders {
             is_held: false,
             is_probed: false,
             loader: vec![],
+            toggled_cpu: None,
         };
         let number = |line: &str, text: &str| -> Result<u64, String> {
             text.parse().map_err(|_| format!("{line:?} is no order"))
@@ -74,6 +80,7 @@ impl Orders {
                 Some(("crash", way)) => orders.crash = way.parse().map_err(|e| format!("{e}"))?,
                 Some(("arm", argument)) => orders.arm.push(argument.to_owned()),
                 Some(("panic-cpu", cpu)) => orders.panic_cpu = Some(number(line, cpu)? as u32),
+                Some(("toggle-cpu", cpu)) => orders.toggled_cpu = Some(number(line, cpu)? as u32),
                 Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
                 Some(("loader", word)) => orders.loader.push(word.to_owned()),
                 Some(("hold", "on")) => orders.is_held = true,
@@ -104,6 +111,7 @@ mod tests {
             is_held: true,
             is_probed: true,
             loader: vec!["kexec".into(), "-p".into()],
+            toggled_cpu: Some(1),
         };
         assert_eq!(Orders::parse(&orders.to_text()), Ok(orders));
     }
