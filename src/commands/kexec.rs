@@ -41,7 +41,7 @@ struct Load {
     /// The probe: a small image that prints registers, tables, memory map, goes to real mode and back (docs/probe.md)
     #[arg(long, required = true)]
     probe: bool,
-    /// Its console: auto, none, or ttySN or io,0xPORT with an optional ,BAUD [default: auto]
+    /// Its console: auto, none, or ttySN or io,0xPORT with an optional ,BAUD
     #[arg(long, value_name = "CONSOLE", default_value = "auto")]
     console: String,
     /// Halt at its end instead of resetting the machine
