@@ -17,6 +17,7 @@ demo: setup
 # One release build serves the lints' dependencies, the unit tests and the guests.
 test: setup
 	scripts/fetch-kernel.sh $(KERNELS)
+	scripts/fetch-memtest.sh
 	scripts/setup-oracle.sh
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings

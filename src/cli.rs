@@ -25,7 +25,7 @@ pub enum Command {
     Status(commands::status::Args),
     /// Boot a kernel in QEMU, panic it, capture and analyze: proof before production
     Rehearse(commands::rehearse::Args),
-    /// Load an image and enter it without firmware; so far the probe
+    /// Load an image and enter it without firmware: the fast reboot
     Kexec(commands::kexec::Args),
     /// Write a filtered, compressed dump from /proc/vmcore or from an existing dump
     Capture(commands::capture::Args),

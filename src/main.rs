@@ -5,10 +5,14 @@
 mod cli;
 mod commands;
 mod exit;
+mod personality;
 
 use clap::Parser as _;
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = personality::run() {
+        return code;
+    }
     let cli = cli::Cli::parse();
     exit::report(commands::run(cli.command))
 }

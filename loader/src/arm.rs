@@ -2,6 +2,7 @@
 //! [`Prepared::load`] performs and checks that it took effect.
 
 mod error;
+mod via;
 
 use std::fs;
 use std::io;
@@ -13,12 +14,14 @@ pub use kdump_arch_x86::control_page::EntryState;
 pub use kdump_panic_kernel::handoff::{Policy, TestHook};
 
 use crate::bzimage::BzImage;
+use crate::cmdline;
 use crate::console::{self, Chosen};
+use crate::cpio::Archive;
 use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, TargetConfig};
 use crate::machine::{self, Machine};
 use crate::modules::Tree;
 use crate::panic_image::PanicImage;
-use crate::plan::{self, Linux, LoadPlan, PlanView, Request};
+use crate::plan::{self, Linux, LoadPlan, Request};
 use crate::preflight;
 use crate::probe::Probe;
 use crate::program;
@@ -29,6 +32,7 @@ use crate::tsc;
 use crate::vmlinux;
 
 pub use error::Error;
+pub use via::{Call, Decided, FilePlan, Planned, Via, decide};
 
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 
@@ -72,6 +76,19 @@ pub struct Settings {
     pub is_probe: bool,
     /// Registers that a plain ELF executable is entered with.
     pub registers: EntryState,
+    /// An initramfs and a command line of somebody else's making, in place of kdump-init and what goes with it.
+    pub given: Option<Given>,
+    /// By which system call.
+    pub via: Via,
+}
+
+/// Somebody else's capture: what `kexec -p` is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Its initramfs; none for a kernel that needs none.
+    pub initrd: Option<PathBuf>,
+    /// Its command line, whole; only where elfcorehdr is gets added.
+    pub cmdline: String,
 }
 
 /// Everything that a plan is made from, read.
@@ -85,14 +102,16 @@ pub struct Prepared {
     pub program: Option<program::Program>,
     /// Its file.
     pub kernel_file: FileId,
-    /// kdump-init's file.
-    pub init_file: FileId,
-    /// Where dumps go.
-    pub target: Target,
+    /// kdump-init's file, or that of the initramfs in its place.
+    pub init_file: Option<FileId>,
+    /// Where dumps go, as far as that is for us to say.
+    pub target: Option<Target>,
     /// The initramfs.
     pub initramfs: Initramfs,
     /// Where the panic path prints.
     pub console: Chosen,
+    /// Which system call will load it, and why.
+    pub via: Decided,
     settings: Settings,
     panic_image: PanicImage,
     tsc_khz: u64,
@@ -113,10 +132,17 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     });
     preflight::check_panic_path(&machine)?;
     preflight::check_reservation(&machine, recommended)?;
+    let via = decide(settings.via, &machine);
     if for_load {
-        preflight::check_permission(&machine)?;
+        match via.call {
+            Call::KexecLoad => preflight::check_permission(&machine, true)?,
+            Call::KexecFileLoad => preflight::check_file_permission(&machine)?,
+        }
     }
     let (image, program, kernel) = kernel?;
+    if via.call == Call::KexecFileLoad {
+        via::check(&settings, program.is_some() || image.fixed().is_some())?;
+    }
     if machine.has_5_level_paging() {
         image.check_5_level_paging().map_err(|source| Error::Image { path: kernel.clone(), source })?;
     }
@@ -125,14 +151,22 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         let tsc_khz = scope.spawn(|| tsc::tsc_khz(&machine));
         // Digests are most of the work; the kernel's is computed meanwhile.
         let digest = scope.spawn(|| file_id("kernel image", &kernel, image.kernel_sha256()));
-        let capture = build_capture(&settings, &machine, &image);
+        let capture = match &settings.given {
+            Some(given) => read_given(given),
+            None => build_capture(&settings, &machine, &image).map(|(target, initramfs, file)| Capture {
+                target: Some(target),
+                initramfs,
+                file: Some(file),
+            }),
+        };
         let digest = digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (digest, tsc_khz.join().unwrap_or_default(), capture)
     });
-    let (target, initramfs, init_file) = capture?;
+    let Capture { target, initramfs, file: init_file } = capture?;
     let console = console::resolve(settings.console, &machine, root);
     Ok(Prepared {
         kernel_file: kernel_file?,
+        via,
         init_file,
         panic_image: PanicImage::embedded()?,
         tsc_khz,
@@ -175,6 +209,30 @@ fn read_kernel(settings: &Settings, release: &str) -> Result<Kernel, Error> {
     Ok((image, Some(program), path))
 }
 
+/// What runs in the capture kernel.
+struct Capture {
+    target: Option<Target>,
+    initramfs: Initramfs,
+    file: Option<FileId>,
+}
+
+/// Somebody else's initramfs as it is.
+fn read_given(given: &Given) -> Result<Capture, Error> {
+    const WHAT: &str = "initramfs";
+    let (packed, file) = match &given.initrd {
+        Some(path) => {
+            let bytes = read_file(WHAT, path)?;
+            let file = file_id(WHAT, path, state::file_sha256(&bytes))?;
+            (bytes, Some(file))
+        }
+        None => (Archive::new().finish(), None),
+    };
+    // How large it becomes is not looked at; compressed ones are seldom smaller than a quarter of it.
+    let unpacked_len = 4 * packed.len() as u64;
+    let initramfs = Initramfs { packed, unpacked_len, modules: Vec::new(), config: CaptureConfig::default() };
+    Ok(Capture { target: None, initramfs, file })
+}
+
 /// What runs in the capture kernel, and where it writes to.
 fn build_capture(
     settings: &Settings,
@@ -214,6 +272,41 @@ fn file_id(what: &'static str, path: &Path, sha256: [u8; 32]) -> Result<FileId, 
 }
 
 impl Prepared {
+    /// The words for the command line.
+    fn words(&self) -> &str {
+        self.settings.given.as_ref().map_or(&self.settings.append, |given| &given.cmdline)
+    }
+
+    /// Plans the load by the call that was decided on.
+    ///
+    /// # Errors
+    /// [`plan::Error`].
+    pub fn planned(&self) -> Result<Planned<'_>, plan::Error> {
+        Ok(match self.via.call {
+            Call::KexecLoad => Planned::Segments(Box::new(self.plan()?)),
+            Call::KexecFileLoad => Planned::Files(self.file_plan()?),
+        })
+    }
+
+    /// Plans the load by kexec_file_load(2): the kernel decides on addresses, and on all but initramfs and words.
+    ///
+    /// # Errors
+    /// [`plan::Error::Cmdline`].
+    pub fn file_plan(&self) -> Result<FilePlan<'_>, plan::Error> {
+        let max = self.image.cmdline_size().saturating_sub(via::PREPENDED_MAX);
+        let cmdline = cmdline::build(
+            &self.machine.cmdline,
+            &cmdline::Additions {
+                boot_apic_id: self.machine.boot_apic_id,
+                append: self.words(),
+                is_all: self.settings.given.is_some(),
+                ..cmdline::Additions::default()
+            },
+            max,
+        )?;
+        Ok(FilePlan { kernel: &self.kernel_file.path, initramfs: &self.initramfs.packed, cmdline })
+    }
+
     /// Plans the load.
     ///
     /// # Errors
@@ -223,14 +316,15 @@ impl Prepared {
             image: &self.image,
             initramfs: &self.initramfs.packed,
             unpacked_len: self.initramfs.unpacked_len,
-            append: &self.settings.append,
+            append: self.words(),
+            is_all_appended: self.settings.given.is_some(),
             at: self.settings.payload_at.map(PhysAddr),
             is_32_bit: self.settings.is_32_bit,
         };
         let program = self.program.as_ref().map(|image| plan::Program {
             image,
             module: &self.initramfs.packed,
-            append: &self.settings.append,
+            append: self.words(),
             registers: self.settings.registers,
         });
         let probe = Probe::new(self.console.console, Policy::Reset).map_err(plan::Error::PanicImage)?;
@@ -252,7 +346,11 @@ impl Prepared {
 
     /// What `status` will read.
     #[must_use]
-    pub fn state(&self, plan: &LoadPlan<'_>) -> State {
+    pub fn state(&self, plan: &Planned<'_>) -> State {
+        let own = match plan {
+            Planned::Segments(plan) => Some(plan),
+            Planned::Files(_) => None,
+        };
         State {
             version: STATE_VERSION,
             armed_at: state::now(),
@@ -268,9 +366,11 @@ impl Prepared {
             compression: self.settings.compression.clone(),
             end: self.settings.end.clone(),
             console: self.console.text.clone(),
-            parity: plan.protection.to_string(),
-            panic_test: plan::test_hook_name(plan.handoff.test_hook).map(str::to_owned),
-            plan: serde_json::to_value(PlanView::from(plan)).unwrap_or_default(),
+            parity: own.map(|plan| plan.protection.to_string()).unwrap_or_default(),
+            panic_test: own.and_then(|plan| plan::test_hook_name(plan.handoff.test_hook)).map(str::to_owned),
+            via: self.via.call.name().to_owned(),
+            arguments: Vec::new(),
+            plan: plan.to_json(),
         }
     }
 
@@ -278,8 +378,12 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::Load`], [`Error::NotLoaded`].
-    pub fn load(&self, plan: &LoadPlan<'_>, root: &Path) -> Result<(), Error> {
-        if let Err(source) = syscall::load(plan, &self.machine) {
+    pub fn load(&self, plan: &Planned<'_>, root: &Path) -> Result<(), Error> {
+        let loaded = match plan {
+            Planned::Segments(plan) => syscall::load(plan, &self.machine),
+            Planned::Files(plan) => plan.load(&self.machine),
+        };
+        if let Err(source) = loaded {
             let is_disarmed = machine::is_crash_loaded(root) != Some(true);
             if is_disarmed {
                 // It speaks of an image that is gone; that it cannot be removed changes nothing.
@@ -292,7 +396,8 @@ impl Prepared {
 }
 
 /// Where distributions put the running kernel's image: most; Fedora and Debian from Linux 7.3 on.
-fn kernel_places(release: &str) -> Vec<PathBuf> {
+#[must_use]
+pub fn kernel_places(release: &str) -> Vec<PathBuf> {
     vec![format!("/boot/vmlinuz-{release}").into(), format!("/usr/lib/modules/{release}/vmlinuz").into()]
 }
 
@@ -312,7 +417,7 @@ fn find(
     )
 }
 
-fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::File { what, path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {

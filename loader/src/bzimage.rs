@@ -8,8 +8,8 @@
 use std::sync::OnceLock;
 
 use kdump_arch_x86::bootparam::{
-    BOOT_FLAG, HEADER_MAGIC, LOADED_HIGH, SETUP_HEADER_OFFSET, SetupHeader, XLF_5LEVEL,
-    XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64,
+    BOOT_FLAG, ENTRY_32_OFFSET, ENTRY_64_OFFSET, HEADER_MAGIC, LOADED_HIGH, SETUP_HEADER_OFFSET, SetupHeader,
+    XLF_5LEVEL, XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64,
 };
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +17,8 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 
 /// Boot protocol 2.12 (Linux 3.8): the first with `xloadflags`.
 const MIN_VERSION: u16 = 0x020c;
+/// Boot protocol 2.10 (Linux 2.6.31): the first with `init_size` and `pref_address`; for an ordinary kexec.
+const MIN_VERSION_ANY: u16 = 0x020a;
 const SECTOR: usize = 512;
 
 /// Why an image cannot be loaded as a capture kernel.
@@ -92,12 +94,25 @@ pub struct Fixed {
 }
 
 impl BzImage {
-    /// Parses a whole file, and keeps it.
+    /// Parses a whole file, and keeps it. What it takes to run in crashkernel memory, wherever that lies, is
+    /// asked for: a 64-bit entry, relocatable, above 4 GiB.
     ///
     /// # Errors
     /// [`Error`].
     pub fn parse(file: impl Into<Vec<u8>>) -> Result<Self, Error> {
-        let file = file.into();
+        Self::parse_with(file.into(), true)
+    }
+
+    /// Parses a whole file for an ordinary kexec, which takes 32-bit kernels and such that are linked for one
+    /// place too (memtest86+ is one).
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn parse_any(file: impl Into<Vec<u8>>) -> Result<Self, Error> {
+        Self::parse_with(file.into(), false)
+    }
+
+    fn parse_with(file: Vec<u8>, is_for_crash: bool) -> Result<Self, Error> {
         let bytes = file.as_slice();
         if bytes.starts_with(b"\x7fELF") {
             return Err(Error::Elf);
@@ -119,26 +134,36 @@ impl BzImage {
             if ok { Ok(()) } else { Err(Error::Unsupported { field, value, problem }) }
         };
         let (version, flags) = (header.version.get(), header.xloadflags.get());
-        unless(version >= MIN_VERSION, "version", version.into(), "boot protocol older than 2.12")?;
+        if is_for_crash {
+            unless(version >= MIN_VERSION, "version", version.into(), "boot protocol older than 2.12")?;
+        }
+        unless(version >= MIN_VERSION_ANY, "version", version.into(), "boot protocol older than 2.10")?;
         unless(
             header.loadflags & LOADED_HIGH != 0,
             "loadflags",
             header.loadflags.into(),
             "not a big kernel",
         )?;
-        unless(flags & XLF_KERNEL_64 != 0, "xloadflags", flags.into(), "no 64-bit entry: a 32-bit kernel?")?;
-        unless(
-            flags & XLF_CAN_BE_LOADED_ABOVE_4G != 0,
-            "xloadflags",
-            flags.into(),
-            "kernel and initramfs cannot lie above 4 GiB",
-        )?;
-        unless(
-            header.relocatable_kernel != 0,
-            "relocatable_kernel",
-            header.relocatable_kernel.into(),
-            "the kernel is not relocatable (CONFIG_RELOCATABLE)",
-        )?;
+        if is_for_crash {
+            unless(
+                flags & XLF_KERNEL_64 != 0,
+                "xloadflags",
+                flags.into(),
+                "no 64-bit entry: a 32-bit kernel?",
+            )?;
+            unless(
+                flags & XLF_CAN_BE_LOADED_ABOVE_4G != 0,
+                "xloadflags",
+                flags.into(),
+                "kernel and initramfs cannot lie above 4 GiB",
+            )?;
+            unless(
+                header.relocatable_kernel != 0,
+                "relocatable_kernel",
+                header.relocatable_kernel.into(),
+                "the kernel is not relocatable (CONFIG_RELOCATABLE)",
+            )?;
+        }
         let align = header.kernel_alignment.get();
         unless(
             align.is_power_of_two() && u64::from(align) >= PAGE_SIZE && align <= 1 << 30,
@@ -173,8 +198,11 @@ impl BzImage {
             init_size.into(),
             "smaller than the compressed kernel itself",
         )?;
+        let offset = if flags & XLF_KERNEL_64 != 0 { ENTRY_64_OFFSET } else { ENTRY_32_OFFSET };
+        let fixed = (header.relocatable_kernel == 0)
+            .then_some(Fixed { start: PhysAddr(pref), entry: PhysAddr(pref + offset) });
         let version = version_string(bytes, &header);
-        Ok(Self { header, file, kernel_start: start, version, sha256: OnceLock::new(), fixed: None })
+        Ok(Self { header, file, kernel_start: start, version, sha256: OnceLock::new(), fixed })
     }
 
     /// A kernel that is linked for one place, from its bytes as they lie there.
@@ -210,6 +238,18 @@ impl BzImage {
             value: flags.into(),
             problem: "the running kernel uses 5-level page tables, this one cannot be entered with them",
         })
+    }
+
+    /// Whether it has an entry for 64-bit mode; every kernel but a vmlinux has one for 32-bit mode.
+    #[must_use]
+    pub fn has_64_bit_entry(&self) -> bool {
+        self.header.xloadflags.get() & XLF_KERNEL_64 != 0
+    }
+
+    /// Whether kernel, initramfs, command line and boot_params may lie above 4 GiB.
+    #[must_use]
+    pub fn can_be_above_4g(&self) -> bool {
+        self.header.xloadflags.get() & XLF_CAN_BE_LOADED_ABOVE_4G != 0
     }
 
     /// The image's setup header, to be copied into boot_params.

@@ -104,14 +104,16 @@ pub struct TooLong {
 /// What goes onto the command line besides the running kernel's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Additions<'a> {
-    /// Where elfcorehdr is.
-    pub elfcorehdr: PhysAddr,
+    /// Where elfcorehdr is; none where the kernel puts that word before ours itself.
+    pub elfcorehdr: Option<PhysAddr>,
     /// Where the panic record is: in elfcorehdr too, unless the kernel has rewritten that.
-    pub record: PhysAddr,
+    pub record: Option<PhysAddr>,
     /// APIC ID of the boot CPU, which a capture kernel on several CPUs must leave alone.
     pub boot_apic_id: Option<u32>,
     /// The user's words, last and therefore strongest.
     pub append: &'a str,
+    /// These words are all: nothing of the running kernel's, nothing of ours.
+    pub is_all: bool,
 }
 
 /// Builds the command line, without NUL.
@@ -123,10 +125,13 @@ pub fn build(running: &str, additions: &Additions<'_>, max: usize) -> Result<Str
     let is_appended = |word: &str| appended.iter().any(|a| name(a) == name(word));
 
     // First, so that no cut loses it.
-    let mut words = vec![
-        format!("elfcorehdr={:#x}", additions.elfcorehdr),
-        format!("{RECORD_PARAMETER}={:#x}", additions.record),
-    ];
+    let mut words = Vec::new();
+    words.extend(additions.elfcorehdr.map(|at| format!("elfcorehdr={at:#x}")));
+    words.extend(additions.record.map(|at| format!("{RECORD_PARAMETER}={at:#x}")));
+    if additions.is_all {
+        words.push(additions.append.trim().to_owned());
+        return fits(words.join(" "), max);
+    }
     // What follows " -- " is for init.
     let kernel_words = split_words(running).into_iter().take_while(|w| *w != "--");
     let defaults = |word: &str| DEFAULTS.iter().any(|d| name(d) == name(word));
@@ -145,8 +150,21 @@ pub fn build(running: &str, additions: &Additions<'_>, max: usize) -> Result<Str
     }
     words.extend(appended.iter().map(|&w| w.to_owned()));
 
-    let text = words.join(" ");
+    fits(words.join(" "), max)
+}
+
+fn fits(text: String, max: usize) -> Result<String, TooLong> {
     if text.len() > max { Err(TooLong { len: text.len(), max, text }) } else { Ok(text) }
+}
+
+/// The running kernel's command line for a kernel that takes its place: without what a boot loader added, and without
+/// `dropped`.
+#[must_use]
+pub fn reuse(running: &str, dropped: &[&str]) -> String {
+    let is_kept = |word: &&str| {
+        !["BOOT_IMAGE", "initrd"].contains(&name(word).as_str()) && !dropped.contains(&name(word).as_str())
+    };
+    split_words(running).into_iter().filter(is_kept).collect::<Vec<_>>().join(" ")
 }
 
 /// The values of a parameter, in order.
@@ -182,12 +200,21 @@ fn split_words(text: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_reused_line_is_without_the_boot_loaders_words() {
+        let running =
+            "BOOT_IMAGE=/vmlinuz initrd=\\x.img root=UUID=1 ro dyndbg=\"file a.c +p\" crashkernel=256M quiet";
+        assert_eq!(reuse(running, &[]), "root=UUID=1 ro dyndbg=\"file a.c +p\" crashkernel=256M quiet");
+        assert_eq!(reuse(running, &["crashkernel"]), "root=UUID=1 ro dyndbg=\"file a.c +p\" quiet");
+    }
+
     fn additions(append: &str) -> Additions<'_> {
         Additions {
-            elfcorehdr: PhysAddr(0x17f0_0000),
-            record: PhysAddr(0x17ef_f000),
+            elfcorehdr: Some(PhysAddr(0x17f0_0000)),
+            record: Some(PhysAddr(0x17ef_f000)),
             boot_apic_id: Some(0),
             append,
+            is_all: false,
         }
     }
 

@@ -39,6 +39,8 @@ pub struct ArmConfig {
     pub payload_at: Option<String>,
     /// `--entry`
     pub entry: Option<String>,
+    /// `--syscall`
+    pub syscall: Option<String>,
 }
 
 #[derive(Deserialize)]

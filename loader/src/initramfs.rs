@@ -19,7 +19,7 @@ const MODULE_DIR: &str = "lib/modules";
 /// What kdump-init is told: `/etc/kdump-rs/capture.toml`.
 ///
 /// The reading side is in the capture crate, which does not depend on this one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
 pub struct CaptureConfig {
     /// Modules in load order, relative to `/`.
     pub modules: Vec<String>,
@@ -44,7 +44,7 @@ impl CaptureConfig {
 }
 
 /// `[target]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
 pub struct TargetConfig {
     /// UUID of the file system.
     pub uuid: String,
@@ -55,7 +55,7 @@ pub struct TargetConfig {
 }
 
 /// `[dump]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
 pub struct DumpConfig {
     /// Which page classes are left out, 0 to 31, as makedumpfile numbers them.
     pub level: u8,
@@ -66,7 +66,7 @@ pub struct DumpConfig {
 }
 
 /// `[end]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
 pub struct EndConfig {
     /// `reboot`, `poweroff` or `halt`.
     pub action: String,

@@ -17,6 +17,7 @@ pub mod iomem;
 pub mod kernel_map;
 pub mod machine;
 pub mod modules;
+pub mod normal;
 pub mod panic_image;
 pub mod plan;
 pub mod preflight;

@@ -43,6 +43,8 @@ pub struct Machine {
     pub iomem: Iomem,
     /// Firmware's own memory map, RAM excepted.
     pub firmware_map: Vec<(PhysRange, E820Type)>,
+    /// RAM as firmware described it at boot, sorted; empty where the kernel does not tell.
+    pub firmware_ram: Vec<PhysRange>,
     /// `crashkernel=...,cma` memory, sorted.
     pub cma_ranges: Vec<PhysRange>,
     /// Bytes of RAM that the kernel manages.
@@ -78,6 +80,8 @@ pub struct Machine {
     pub is_load_disabled: bool,
     /// The sysctl kernel.kexec_load_limit_panic: loads left, -1 for no limit (6.3 and later).
     pub load_limit: Option<i64>,
+    /// The sysctl kernel.kexec_load_limit_reboot, likewise for an ordinary kexec.
+    pub load_limit_reboot: Option<i64>,
     /// Whether this process has CAP_SYS_BOOT.
     pub has_cap_sys_boot: bool,
 }
@@ -109,6 +113,9 @@ impl Machine {
         let text = |path: &str| fs::read_to_string(at(path)).ok();
         let number = |path: &str| sysfs::parse_decimal(&text(path)?);
 
+        let limit = |path: &str| text(path).and_then(|t| t.trim().parse().ok());
+        let (firmware_map, firmware_ram) = read_firmware_map(&at("sys/firmware/memmap"));
+
         let cpuinfo = text("proc/cpuinfo").unwrap_or_default();
         let iomem_path = at("proc/iomem");
         let iomem = fs::read(&iomem_path).map_err(|source| Error::Read { path: iomem_path, source })?;
@@ -123,7 +130,8 @@ impl Machine {
             release: text("proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             boot_id: boot_id(root),
             cmdline: text("proc/cmdline").unwrap_or_default().trim().to_owned(),
-            firmware_map: read_firmware_map(&at("sys/firmware/memmap")),
+            firmware_map,
+            firmware_ram,
             cma_ranges: text("sys/kernel/kexec_crash_cma_ranges")
                 .or_else(|| text("sys/kernel/kexec/crash_cma_ranges"))
                 .map(|t| sysfs::parse_cma_ranges(&t))
@@ -144,7 +152,8 @@ impl Machine {
             sev_status: read_msr(&at("dev/cpu/0/msr"), MSR_AMD64_SEV),
             lockdown: text("sys/kernel/security/lockdown").and_then(|t| sysfs::parse_lockdown(&t)),
             is_load_disabled: number("proc/sys/kernel/kexec_load_disabled") == Some(1),
-            load_limit: text("proc/sys/kernel/kexec_load_limit_panic").and_then(|t| t.trim().parse().ok()),
+            load_limit: limit("proc/sys/kernel/kexec_load_limit_panic"),
+            load_limit_reboot: limit("proc/sys/kernel/kexec_load_limit_reboot"),
             has_cap_sys_boot: text("proc/self/status").is_some_and(|t| has_capability(&t, CAP_SYS_BOOT)),
             iomem,
         })
@@ -235,8 +244,9 @@ fn read_crash_notes(cpus: &Path) -> Vec<(u32, PhysRange)> {
     notes
 }
 
-fn read_firmware_map(dir: &Path) -> Vec<(PhysRange, E820Type)> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+/// What is not RAM, and what is.
+fn read_firmware_map(dir: &Path) -> (Vec<(PhysRange, E820Type)>, Vec<PhysRange>) {
+    let Ok(entries) = fs::read_dir(dir) else { return (Vec::new(), Vec::new()) };
     let mut map: Vec<_> = entries
         .flatten()
         .filter_map(|entry| {
@@ -245,7 +255,8 @@ fn read_firmware_map(dir: &Path) -> Vec<(PhysRange, E820Type)> {
         })
         .collect();
     map.sort_unstable();
-    map
+    let (ram, other): (Vec<_>, Vec<_>) = map.into_iter().partition(|(_, kind)| *kind == E820Type::RAM);
+    (other, ram.into_iter().map(|(range, _)| range).collect())
 }
 
 fn read_kernel_map(root: &Path, kernel_code: Option<PhysAddr>) -> KernelMap {

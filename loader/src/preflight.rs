@@ -91,14 +91,25 @@ pub fn check_panic_path(machine: &Machine) -> Result<(), Error> {
     machine.encrypted_guest().map_or(Ok(()), |kind| Err(Error::EncryptedGuest { kind }))
 }
 
-/// Predicts EPERM: capability, sysctls, lockdown.
+/// Predicts EPERM of a load for a panic or for an ordinary kexec: capability, sysctls, lockdown.
 ///
 /// # Errors
 /// [`Error::Refused`], decoded as if the kernel had said it.
-pub fn check_permission(machine: &Machine) -> Result<(), Error> {
-    match syscall::decode_permission(machine) {
+pub fn check_permission(machine: &Machine, is_for_crash: bool) -> Result<(), Error> {
+    match syscall::decode_permission(machine, is_for_crash) {
         // No reason is known: let the kernel decide.
         syscall::Error::Forbidden => Ok(()),
+        reason => Err(reason.into()),
+    }
+}
+
+/// The same for kexec_file_load(2), which lockdown alone does not forbid: it checks signatures.
+///
+/// # Errors
+/// [`Error::Refused`].
+pub fn check_file_permission(machine: &Machine) -> Result<(), Error> {
+    match syscall::decode_permission(machine, true) {
+        syscall::Error::Forbidden | syscall::Error::LockedDown { .. } => Ok(()),
         reason => Err(reason.into()),
     }
 }

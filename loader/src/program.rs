@@ -14,7 +14,7 @@ use kdump_arch_x86::PAGE_SIZE;
 mod info;
 mod multiboot;
 
-pub use info::{Info, multiboot1, multiboot2};
+pub use info::{Info, MULTIBOOT1_EAX, MULTIBOOT2_EAX, info_room, multiboot1, multiboot2};
 
 /// More than any program takes in memory; a bound for what is allocated on a file's word.
 const MAX_SIZE: u64 = 1 << 30;

@@ -16,7 +16,7 @@ use crate::target::Target;
 /// The state file; /run is emptied at boot, as the loaded image is.
 pub const STATE_PATH: &str = "run/kdump-rs/armed.json";
 /// Layout of the file.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// A file as it was when it was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,14 +82,14 @@ pub struct State {
     pub kernel: FileId,
     /// Its version text.
     pub kernel_version: Option<String>,
-    /// The first program of the capture kernel.
-    pub init: FileId,
+    /// The first program of the capture kernel, or somebody else's initramfs.
+    pub init: Option<FileId>,
     /// Modules in the initramfs, in load order.
     pub modules: Vec<String>,
     /// Bytes of the initramfs, packed.
     pub initramfs_bytes: u64,
-    /// Where the dump goes.
-    pub target: Target,
+    /// Where the dump goes, as far as it is known.
+    pub target: Option<Target>,
     /// Dump level.
     pub level: u8,
     /// Dump format.
@@ -106,6 +106,12 @@ pub struct State {
     /// A failure that the panic path brings about itself: there will be no dump.
     #[serde(default)]
     pub panic_test: Option<String>,
+    /// The system call that loaded it.
+    #[serde(default)]
+    pub via: String,
+    /// The arguments of the `arm` that loaded it.
+    #[serde(default)]
+    pub arguments: Vec<String>,
     /// The plan, as `--json` prints it.
     pub plan: serde_json::Value,
 }
@@ -158,11 +164,12 @@ impl State {
     #[must_use]
     pub fn changes(&self) -> Vec<String> {
         let kernel = self.kernel.change(|bytes| Some(BzImage::parse(bytes).ok()?.kernel_sha256()));
-        let init = self.init.change(|bytes| Some(file_sha256(&bytes)));
+        let init = self.init.as_ref().and_then(|init| init.change(|bytes| Some(file_sha256(&bytes))));
         let mut changes: Vec<_> = kernel.into_iter().chain(init).collect();
-        match Target::resolve(&self.target.directory) {
-            Ok(target) if target.uuid != self.target.uuid || target.path != self.target.path => {
-                changes.push(format!("{} is another directory now", self.target.directory.display()));
+        let Some(armed) = &self.target else { return changes };
+        match Target::resolve(&armed.directory) {
+            Ok(target) if target.uuid != armed.uuid || target.path != armed.path => {
+                changes.push(format!("{} is another directory now", armed.directory.display()));
             }
             // Whoever may not read the disk cannot tell.
             Ok(_) | Err(crate::target::Error::Device { .. }) => {}

@@ -47,11 +47,15 @@ pub fn parse_lockdown(text: &str) -> Option<Lockdown> {
     })
 }
 
-/// An entry of /sys/firmware/memmap; `None` for RAM and for types this program does not know.
+/// An entry of /sys/firmware/memmap; `None` for types this program does not know.
 #[must_use]
 pub fn parse_memmap_entry(start: &str, end: &str, kind: &str) -> Option<(PhysRange, E820Type)> {
     let range = PhysRange::try_new(parse_hex(start)?, parse_hex(end)?.checked_add(1)?)?;
-    Some((range, iomem::firmware_type(kind.trim())?))
+    let kind = match kind.trim() {
+        "System RAM" => E820Type::RAM,
+        other => iomem::firmware_type(other)?,
+    };
+    Some((range, kind))
 }
 
 /// `crash_cma_ranges`: one `start-last` per line, in hex.
@@ -137,7 +141,11 @@ mod tests {
 
     #[test]
     fn ram_is_no_firmware_range() {
-        assert_eq!(parse_memmap_entry("0x100000", "0x1ffdefff", "System RAM\n"), None);
+        assert_eq!(
+            parse_memmap_entry("0x100000", "0x1ffdefff", "System RAM\n"),
+            Some((PhysRange::new(0x10_0000, 0x1ffd_f000), E820Type::RAM))
+        );
+        assert_eq!(parse_memmap_entry("0x100000", "0x1ffdefff", "Cheese\n"), None);
         assert_eq!(
             parse_memmap_entry("0x1ffdf000", "0x1fffffff", "Reserved\n"),
             Some((PhysRange::new(0x1ffd_f000, 0x2000_0000), E820Type::RESERVED))

@@ -9,7 +9,7 @@
 use goblin::elf::header::{EM_X86_64, ET_EXEC};
 use goblin::elf::program_header::PT_LOAD;
 use goblin::elf::{Elf, ProgramHeader};
-use kdump_arch_x86::bootparam::SetupHeader;
+use kdump_arch_x86::bootparam::{SetupHeader, XLF_KERNEL_64};
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
 use zerocopy::FromZeros as _;
 
@@ -134,6 +134,7 @@ fn setup_header(start: u64, size: u64) -> SetupHeader {
         header: HEADER_MAGIC.into(),
         version: PROTOCOL_VERSION.into(),
         loadflags: LOADED_HIGH,
+        xloadflags: XLF_KERNEL_64.into(),
         initrd_addr_max: u32::MAX.into(),
         kernel_alignment: ALIGNMENT.into(),
         cmdline_size: CMDLINE_SIZE.into(),

@@ -12,7 +12,7 @@ use crate::phase::{GUEST_PREFIX, Phase, Progress, Sign, read_line};
 use crate::plan::{Outcome, Plan};
 use crate::qemu::{Emulator, Machine, Tail};
 use crate::scene::{self, Held, Staged};
-use crate::{Error, accel, disk};
+use crate::{Error, accel, disk, qemu};
 
 /// How often the serial console is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -50,7 +50,9 @@ impl Plan {
             panic_cpu: self.scene.panic_cpu,
             pattern_bytes: self.scene.pattern_bytes,
             is_held: self.scene.is_held,
-            is_probed: self.scene.is_probed,
+            kexec: self.scene.kexec.clone(),
+            reboots: self.scene.reboots,
+            failing_arm: self.scene.failing_arm.clone(),
             loader: self.scene.loader.clone(),
             toggled_cpu: self.scene.toggled_cpu,
         };
@@ -71,6 +73,12 @@ impl Plan {
         }
 
         let cmdline = self.cmdline();
+        let mut more = self.scene.qemu.clone();
+        if self.scene.reboots > 0 {
+            let path = qemu::doubled_commas(&files.initramfs);
+            more.push("-drive".to_owned());
+            more.push(format!("if=virtio,format=raw,readonly=on,file={}", path.to_string_lossy()));
+        }
         let machine = |accel| Machine {
             accel,
             cpu: self.cpu.as_deref(),
@@ -82,7 +90,7 @@ impl Plan {
             disk: &files.disk,
             serial: &files.serial,
             held: self.scene.is_held.then_some((files.memory.as_path(), files.door.as_path())),
-            more: &self.scene.qemu,
+            more: &more,
         };
         let choice = accel::choose(&self.out);
         progress.note(&format!("Linux {release}, {}", choice.why));

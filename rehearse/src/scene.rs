@@ -12,8 +12,12 @@ pub struct Scene {
     /// The guest's memory is a file, and the guest waits, armed, until [`Progress::held`](crate::Progress::held)
     /// returns.
     pub is_held: bool,
-    /// No crash: `kdump-rs kexec load --probe` and `kexec exec`, after which the guest resets.
-    pub is_probed: bool,
+    /// No crash: `kdump-rs kexec load` with these arguments, and `kexec exec`.
+    pub kexec: Vec<String>,
+    /// How often the guest boots itself anew by an ordinary kexec before anything else.
+    pub reboots: u32,
+    /// Arguments of a second `arm`, which must fail and leave the guest armed.
+    pub failing_arm: Vec<String>,
     /// A command that loads the capture kernel in place of `kdump-rs arm`.
     pub loader: Vec<String>,
     /// A CPU that is taken offline and back after arming; newer kernels rewrite elfcorehdr for it.

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum;
-use kdump_loader::arm::{self, EntryState, Policy, Prepared, Settings, TestHook};
+use clap::{Parser as _, ValueEnum};
+use kdump_loader::arm::{self, Call, EntryState, Planned, Policy, Prepared, Settings, TestHook, Via};
 use kdump_loader::config::{self, ArmConfig};
-use kdump_loader::plan::{DEFAULT_RUN, LoadPlan, PlanView, parse_run, size_text, test_hook_name};
+use kdump_loader::machine;
+use kdump_loader::plan::{DEFAULT_RUN, parse_run, size_text};
+use kdump_loader::state::State;
 use serde_json::json;
 
 use crate::exit::Exit;
@@ -65,12 +67,19 @@ pub struct Args {
     /// Register that a plain ELF executable (--kernel) is entered with, NAME=VALUE: rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_register)]
     register: Vec<(String, u64)>,
+    /// System call to load by: load is kexec_load with our panic path, file is kexec_file_load with the kernel's own
+    /// purgatory, auto takes the second only where the kernel is locked down (Secure Boot) [default: auto]
+    #[arg(long, value_enum, value_name = "CALL")]
+    syscall: Option<Syscall>,
     /// Load the probe in place of the kernel: the next panic prints what it finds (docs/probe.md) and takes no dump
     #[arg(long)]
     probe: bool,
     /// Make the panic path fail in a given way, to see how it reports that; there will be no dump
     #[arg(long, value_name = "KIND", hide = true, value_parser = parse_test_hook)]
     panic_test: Option<TestHook>,
+    /// Have the kernel refuse the load after it has freed what was loaded, to see how that is made good
+    #[arg(long, hide = true)]
+    load_test: bool,
     /// Configuration file; flags override its section [arm] [default: /etc/kdump-rs/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -102,6 +111,27 @@ enum End {
     Halt,
 }
 
+/// Which system call loads.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum Syscall {
+    /// What fits.
+    Auto,
+    /// kexec_load(2).
+    Load,
+    /// kexec_file_load(2).
+    File,
+}
+
+impl From<Syscall> for Via {
+    fn from(wanted: Syscall) -> Self {
+        match wanted {
+            Syscall::Auto => Self::Auto,
+            Syscall::Load => Self::Only(Call::KexecLoad),
+            Syscall::File => Self::Only(Call::KexecFileLoad),
+        }
+    }
+}
+
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum OnCorruption {
     Reset,
@@ -115,23 +145,26 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let settings = settings(args, read_config(args.config.as_deref())?)?;
     let root = Path::new(SYSTEM);
     let prepared = arm::prepare(settings, root, !args.dry_run)?;
-    let plan = prepared.plan()?;
+    let mut plan = prepared.planned()?;
+    if args.load_test {
+        plan.spoil();
+    }
+    let mut state = prepared.state(&plan);
     if !args.dry_run {
-        prepared.load(&plan, root)?;
-        if let Err(error) = prepared.state(&plan).write(root) {
+        state.arguments = std::env::args().skip(1).collect();
+        load(&prepared, &plan, root)?;
+        if let Err(error) = state.write(root) {
             eprintln!("kdump-rs: armed, but {} cannot be written: {error}", kdump_loader::state::STATE_PATH);
         }
     }
-    for warning in plan.warnings.iter().chain(&prepared.console.warning) {
+    for warning in plan.warnings().iter().chain(&prepared.console.warning) {
         eprintln!("kdump-rs: warning: {warning}");
     }
-    if let Some(kind) = test_hook_name(plan.handoff.test_hook) {
+    if let Some(kind) = &state.panic_test {
         eprintln!("kdump-rs: WARNING: {}", panic_test_text(kind));
     }
     let ms = start.elapsed().as_millis();
     let text = if args.json {
-        let mut state = serde_json::to_value(prepared.state(&plan))?;
-        state["plan"] = serde_json::to_value(PlanView::from(&plan))?;
         let report = json!({ "is_loaded": !args.dry_run, "took_ms": ms as u64, "load": state });
         serde_json::to_string_pretty(&report)? + "\n"
     } else if args.dry_run {
@@ -143,39 +176,77 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Complete)
 }
 
-fn summary(prepared: &Prepared, plan: &LoadPlan<'_>) -> String {
+/// Loads the plan. A refusal that leaves the machine without a capture kernel is followed by loading once more what
+/// was armed before, from the arguments of that time.
+fn load(prepared: &Prepared, plan: &Planned<'_>, root: &Path) -> anyhow::Result<()> {
+    let before = State::read(root).ok().flatten().filter(|_| machine::is_crash_loaded(root) == Some(true));
+    let error = match prepared.load(plan, root) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    let (true, Some(before)) = (machine::is_crash_loaded(root) != Some(true), before) else {
+        return Err(error.into());
+    };
+    match load_again(&before, root) {
+        Ok(()) => Err(anyhow::Error::new(error).context("the capture kernel of before is armed again")),
+        Err(again) => {
+            eprintln!("kdump-rs: what was armed before cannot be loaded again either: {again:#}");
+            Err(error.into())
+        }
+    }
+}
+
+fn load_again(before: &State, root: &Path) -> anyhow::Result<()> {
+    let line = std::iter::once("kdump-rs").chain(before.arguments.iter().map(String::as_str));
+    let cli = crate::cli::Cli::try_parse_from(line).context("its arguments are not known")?;
+    let crate::cli::Command::Arm(args) = cli.command else { bail!("it was not armed by `arm`") };
+    let prepared = arm::prepare(settings(&args, read_config(args.config.as_deref())?)?, root, true)?;
+    let plan = prepared.planned()?;
+    prepared.load(&plan, root)?;
+    let state = State { arguments: before.arguments.clone(), ..prepared.state(&plan) };
+    Ok(state.write(root)?)
+}
+
+fn summary(prepared: &Prepared, plan: &Planned<'_>) -> String {
     let kernel = prepared.image.version().and_then(|v| v.split_whitespace().next()).unwrap_or("unknown");
-    let used: u64 = plan.segments.iter().map(|s| s.range.len()).sum();
-    let (target, initramfs) = (&prepared.target, &prepared.initramfs);
+    let initramfs = &prepared.initramfs;
     let [packed, unpacked] = [initramfs.packed.len() as u64, initramfs.unpacked_len].map(size_text);
-    let [used, reserved, free] = [used, plan.region.len(), target.free_bytes].map(size_text);
-    format!(
-        "  kernel     {kernel} ({})\n\
-         \x20 initramfs  {packed} ({unpacked} unpacked), {} modules\n\
-         \x20 memory     {used} of {reserved} reserved at {}\n\
-         \x20 target     {} on {} ({}, UUID {}), {free} free\n\
-         \x20 console    {}\n\
-         \x20 parity     {}\n",
-        prepared.kernel_file.path.display(),
-        initramfs.modules.len(),
-        plan.region,
-        target.directory.display(),
-        target.device.display(),
-        target.fstype,
-        target.uuid,
-        prepared.console.text,
-        plan.protection,
-    )
+    let mut lines = vec![
+        format!("kernel     {kernel} ({})", prepared.kernel_file.path.display()),
+        format!("initramfs  {packed} ({unpacked} unpacked), {} modules", initramfs.modules.len()),
+        format!("loaded by  {}: {}", prepared.via.call.name(), prepared.via.reason),
+    ];
+    if let Planned::Segments(plan) = plan {
+        let used: u64 = plan.segments.iter().map(|s| s.range.len()).sum();
+        let [used, reserved] = [used, plan.region.len()].map(size_text);
+        lines.push(format!("memory     {used} of {reserved} reserved at {}", plan.region));
+    }
+    if let Some(target) = &prepared.target {
+        lines.push(format!(
+            "target     {} on {} ({}, UUID {}), {} free",
+            target.directory.display(),
+            target.device.display(),
+            target.fstype,
+            target.uuid,
+            size_text(target.free_bytes)
+        ));
+    }
+    if let Planned::Segments(plan) = plan {
+        lines.push(format!("console    {}", prepared.console.text));
+        lines.push(format!("parity     {}", plan.protection));
+    }
+    lines.iter().map(|line| format!("  {line}\n")).collect()
 }
 
 /// A register's name and value.
-fn parse_register(text: &str) -> Result<(String, u64), String> {
+pub fn parse_register(text: &str) -> Result<(String, u64), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
     set_register(&mut EntryState::default(), name, 0)?;
     Ok((name.to_owned(), parse_address(value)?))
 }
 
-fn set_register(state: &mut EntryState, name: &str, value: u64) -> Result<(), String> {
+/// Sets a register by its name.
+pub fn set_register(state: &mut EntryState, name: &str, value: u64) -> Result<(), String> {
     *match name {
         "rax" | "eax" => &mut state.rax,
         "rbx" | "ebx" => &mut state.rbx,
@@ -237,6 +308,8 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
         is_32_bit: entry == "32",
         is_probe: args.probe,
         registers,
+        given: None,
+        via: choose("syscall", args.syscall, config.syscall, Syscall::Auto)?.into(),
         kernel: args.kernel.clone().or(config.kernel),
         init: args.init.clone().or(config.init),
         modules: args.modules.clone().or(config.modules),

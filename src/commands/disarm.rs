@@ -21,8 +21,8 @@ pub fn run(_args: &Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Gaps);
     }
     let machine = Machine::read(root)?;
-    preflight::check_permission(&machine)?;
-    syscall::unload(&machine)?;
+    preflight::check_file_permission(&machine)?;
+    syscall::unload(&machine, true)?;
     if machine::is_crash_loaded(root) == Some(true) {
         anyhow::bail!("the kernel took the call, but /sys/kernel/kexec_crash_loaded still reads 1");
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use kdump_loader::arm::Call;
 use kdump_loader::machine;
 use kdump_loader::plan::size_text;
 use kdump_loader::state::{self, State};
@@ -79,19 +80,24 @@ fn is_of_this_boot(armed_in: &str, boot_id: Option<&str>) -> bool {
 
 fn describe(state: &State, changes: &[String]) -> String {
     let kernel = state.kernel_version.as_deref().and_then(|v| v.split_whitespace().next());
-    let target = &state.target;
     let mut lines = vec![
         format!("armed {}", age_text(state::now().saturating_sub(state.armed_at))),
         format!("  kernel     {} ({})", kernel.unwrap_or("unknown"), state.kernel.path.display()),
-        format!("  init       {}", state.init.path.display()),
         format!("  initramfs  {}, {} modules", size_text(state.initramfs_bytes), state.modules.len()),
-        format!("  target     {} ({}, UUID {})", target.directory.display(), target.fstype, target.uuid),
-        format!(
-            "  dump       level {}, {}, {}, then {}",
-            state.level, state.format, state.compression, state.end
-        ),
-        format!("  console    {}", state.console),
     ];
+    if let Some(init) = &state.init {
+        lines.insert(2, format!("  init       {}", init.path.display()));
+    }
+    if let Some(target) = &state.target {
+        let (directory, fstype, uuid) = (target.directory.display(), &target.fstype, &target.uuid);
+        let (level, format, compression, end) = (state.level, &state.format, &state.compression, &state.end);
+        lines.push(format!("  target     {directory} ({fstype}, UUID {uuid})"));
+        lines.push(format!("  dump       level {level}, {format}, {compression}, then {end}"));
+    }
+    lines.push(format!("  loaded by  {}", state.via));
+    if state.via == Call::KexecLoad.name() {
+        lines.push(format!("  console    {}", state.console));
+    }
     if !state.parity.is_empty() {
         lines.push(format!("  parity     {}", state.parity));
     }

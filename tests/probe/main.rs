@@ -78,7 +78,7 @@ fn golden(said: &[String]) -> String {
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn the_probe_passes_all_its_steps_after_a_kexec() {
-    let said = probe("6.12", None, &[], Scene { is_probed: true, ..Scene::default() });
+    let said = probe("6.12", None, &[], Scene { kexec: vec!["--probe".to_owned()], ..Scene::default() });
     all_steps_passed(&said);
     let text = golden(&said);
     if std::env::var_os("KDUMP_RS_BLESS").is_some() {

@@ -98,7 +98,15 @@ pub enum Error {
         #[source]
         source: syscall::Error,
     },
+    /// Only kexec_load(2) can do it.
+    #[error(
+        "{what} cannot be loaded by kexec_file_load, which takes files and uses the kernel's own purgatory: pass --syscall load, where the kernel is not locked down"
+    )]
+    NotByFile {
+        /// What it is.
+        what: &'static str,
+    },
     /// The call succeeded and nothing is there.
-    #[error("kexec_load succeeded, but /sys/kernel/kexec_crash_loaded does not read 1")]
+    #[error("the system call succeeded, but /sys/kernel/kexec_crash_loaded does not read 1")]
     NotLoaded,
 }

@@ -36,6 +36,8 @@ pub struct Linux<'a> {
     pub unpacked_len: u64,
     /// The user's words for the command line.
     pub append: &'a str,
+    /// They are all that it has, but for what tells it where elfcorehdr is.
+    pub is_all_appended: bool,
     /// Where it is to lie, outside the reservation; else inside, unless it is linked for one place.
     pub at: Option<PhysAddr>,
     /// Entered by the 32-bit boot protocol.
@@ -113,10 +115,11 @@ impl<'a> Payload<'a> for Linux<'a> {
         let cmdline = cmdline::build(
             &machine.cmdline,
             &cmdline::Additions {
-                elfcorehdr: placed.elfcorehdr.start(),
-                record: placed.record.start(),
+                elfcorehdr: Some(placed.elfcorehdr.start()),
+                record: Some(placed.record.start()),
                 boot_apic_id: machine.boot_apic_id,
                 append: self.append,
+                is_all: self.is_all_appended,
             },
             image.cmdline_size(),
         )?;

@@ -8,7 +8,7 @@ use super::staging::{Content, Launch, Needs, Payload, Piece, Place, Placed, Stag
 use super::{Error, displaced};
 use crate::boot_params;
 use crate::machine::Machine;
-use crate::program::{self, Info, Protocol};
+use crate::program::{self, Info, MULTIBOOT1_EAX, MULTIBOOT2_EAX, Protocol};
 
 // Places among the pieces.
 const PROGRAM: usize = 0;
@@ -16,12 +16,6 @@ const MODULE: usize = 1;
 const INFO: usize = 2;
 const LIST: usize = 3;
 
-/// EAX of a Multiboot image, and of one of the second kind.
-const MULTIBOOT1_EAX: u64 = 0x2bad_b002;
-const MULTIBOOT2_EAX: u64 = 0x36d7_6289;
-
-/// Room for Multiboot information besides the command line: names, the map, headers.
-const INFO_ROOM: u64 = 16 << 10;
 /// First address that 32-bit mode cannot reach.
 const LIMIT_32: u64 = 1 << 32;
 
@@ -56,7 +50,7 @@ impl<'a> Payload<'a> for Program<'a> {
         };
         let piece = |tag, purpose, size, content, place| Piece { tag, purpose, size, content, place };
         let module = (self.module.len() as u64).max(1);
-        let info = INFO_ROOM + self.append.len() as u64;
+        let info = program::info_room(self.append);
         let mut pieces = vec![
             piece("program", image.protocol.name(), image.size, image.memory.len() as u64, place),
             piece("module", "the capture initramfs", module, module, Place::High),

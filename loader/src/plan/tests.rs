@@ -69,6 +69,7 @@ impl Inputs {
             append: "",
             at: at.map(PhysAddr),
             is_32_bit,
+            is_all_appended: false,
         };
         plan(&Request {
             machine,

@@ -10,6 +10,17 @@ use crate::boot_params::MemoryMapEntry;
 const LOADER_NAME: &[u8] = b"kdump-rs\0";
 const MIB: u64 = 1 << 20;
 
+/// EAX of a Multiboot image at its entry.
+pub const MULTIBOOT1_EAX: u64 = 0x2bad_b002;
+/// The same of one of the second kind.
+pub const MULTIBOOT2_EAX: u64 = 0x36d7_6289;
+
+/// Bytes that the information takes at most: the command line, names, the map, headers.
+#[must_use]
+pub fn info_room(cmdline: &str) -> u64 {
+    (16 << 10) + cmdline.len() as u64
+}
+
 /// What a program is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Info<'a> {
@@ -17,7 +28,7 @@ pub struct Info<'a> {
     pub cmdline: &'a str,
     /// Memory.
     pub map: &'a [MemoryMapEntry],
-    /// The one module: the capture initramfs.
+    /// The one module, the capture initramfs; empty for none.
     pub module: PhysRange,
 }
 
@@ -57,7 +68,7 @@ pub fn multiboot1(info: &Info<'_>, at: u32) -> Vec<u8> {
         (4, lower),
         (8, upper),
         (16, cmdline),
-        (20, 1),
+        (20, u32::from(!info.module.is_empty())),
         (24, modules),
         (44, map.len() as u32),
         (48, map_at),
@@ -95,7 +106,9 @@ pub fn multiboot2(info: &Info<'_>) -> Vec<u8> {
     tag(1, &[info.cmdline.as_bytes(), &[0]]);
     tag(2, &[LOADER_NAME]);
     let module = [info.module.start().0 as u32, info.module.end().0 as u32].map(u32::to_le_bytes).concat();
-    tag(3, &[&module, b"initramfs\0"]);
+    if !info.module.is_empty() {
+        tag(3, &[&module, b"initramfs\0"]);
+    }
     tag(4, &[&[lower, upper].map(u32::to_le_bytes).concat()]);
     let entries: Vec<u8> = info
         .map

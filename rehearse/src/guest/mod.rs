@@ -36,6 +36,12 @@ type Failure = String;
 /// What a rehearsal's guest has on its kernel command line, and no other machine.
 const MARK: &str = " -- rehearse-guest";
 
+/// How many times the guest was booted by kexec.
+const BOOT: &str = "rehearse.boot=";
+
+/// The guest's own initramfs, as a disk.
+const INITRAMFS_DISK: &str = "/dev/vdb";
+
 /// Where the host says go.
 const DOOR: &str = "/dev/ttyS1";
 
@@ -86,9 +92,10 @@ pub fn run_as(role: Role) -> Result<(), NotAGuest> {
 
 fn live() -> Result<(), Failure> {
     mount_virtual()?;
+    let orders = Orders::read()?;
+    reboot_by_kexec(orders.reboots)?;
     say("up");
-    let orders = phase("prepare", || {
-        let orders = Orders::read()?;
+    phase("prepare", || {
         sethostname(b"kdump-rehearsal").map_err(because("cannot set the host name"))?;
         load_modules()?;
         disk::mount_by_uuid()?;
@@ -96,13 +103,16 @@ fn live() -> Result<(), Failure> {
         if orders.pattern_bytes > 0 {
             busy::start(Role::Pattern)?;
         }
-        Ok(orders)
+        Ok(())
     })?;
     phase("arm", || {
         if let [program, args @ ..] = orders.loader.as_slice() {
             return run_program(program, args);
         }
         kdump_rs("arm", &orders.arm)?;
+        if !orders.failing_arm.is_empty() && kdump_rs("arm", &orders.failing_arm).is_ok() {
+            return Err("the arm that was to fail did not".to_owned());
+        }
         kdump_rs("status", &[])
     })?;
     if let Some(cpu) = orders.toggled_cpu {
@@ -112,9 +122,10 @@ fn live() -> Result<(), Failure> {
     if orders.is_held {
         hold()?;
     }
-    if orders.is_probed {
-        kdump_rs("kexec", &["load", "--probe"].map(str::to_owned))?;
-        say("entering the probe");
+    if !orders.kexec.is_empty() {
+        let load: Vec<String> = std::iter::once("load".to_owned()).chain(orders.kexec).collect();
+        kdump_rs("kexec", &load)?;
+        say("entering the image");
         kdump_rs("kexec", &["exec", "--force"].map(str::to_owned))?;
     }
     say(&format!("crash {}", orders.crash));
@@ -123,6 +134,27 @@ fn live() -> Result<(), Failure> {
     })?;
     thread::sleep(CRASH_LIMIT);
     Err(format!("the kernel runs on, {} s after the crash was asked for", CRASH_LIMIT.as_secs()))
+}
+
+/// Boots the same system anew, until it has been booted so `times` times: how often that was is on its command line.
+fn reboot_by_kexec(times: u32) -> Result<(), Failure> {
+    let cmdline = fs::read_to_string("/proc/cmdline").map_err(because("/proc/cmdline"))?;
+    let done = cmdline.split_whitespace().find_map(|word| word.strip_prefix(BOOT)?.parse::<u32>().ok());
+    let done = done.unwrap_or(0);
+    if times == 0 {
+        return Ok(());
+    }
+    say(&format!("booted by kexec {done} of {times} times"));
+    if done >= times {
+        return Ok(());
+    }
+    load_modules()?;
+    let words: Vec<_> = cmdline.trim().split(' ').filter(|word| !word.starts_with(BOOT)).collect();
+    let words = words.join(" ").replace(MARK, &format!(" {BOOT}{}{MARK}", done + 1));
+    let kernel = format!("/boot/vmlinuz-{}", uname().release().to_string_lossy());
+    let (initrd, append) = (format!("--initrd={INITRAMFS_DISK}"), format!("--append={words}"));
+    kdump_rs("kexec", &["load".to_owned(), kernel, initrd, append])?;
+    kdump_rs("kexec", &["exec".to_owned()])
 }
 
 /// Takes a CPU offline and back.

@@ -17,8 +17,13 @@ pub struct Orders {
     pub pattern_bytes: u64,
     /// Wait, armed, until the host says go.
     pub is_held: bool,
-    /// Load the probe and enter it, instead of crashing.
-    pub is_probed: bool,
+    /// Arguments of `kdump-rs kexec load`, for an image that is entered instead of crashing.
+    pub kexec: Vec<String>,
+    /// How often the guest boots itself anew by an ordinary kexec before anything else; its initramfs is on the
+    /// second disk.
+    pub reboots: u32,
+    /// Arguments of a second `arm`, which must fail and leave the guest armed.
+    pub failing_arm: Vec<String>,
     /// A command that loads the capture kernel, instead of `kdump-rs arm`.
     pub loader: Vec<String>,
     /// The CPU to take offline and back, once armed.
@@ -51,8 +56,14 @@ impl Orders {
         for word in &self.loader {
             text.push_str(&format!("loader {word}\n"));
         }
-        if self.is_probed {
-            text.push_str("kexec probe\n");
+        for argument in &self.kexec {
+            text.push_str(&format!("kexec {argument}\n"));
+        }
+        if self.reboots > 0 {
+            text.push_str(&format!("reboots {}\n", self.reboots));
+        }
+        for argument in &self.failing_arm {
+            text.push_str(&format!("failing-arm {argument}\n"));
         }
         text
     }
@@ -68,7 +79,9 @@ impl Orders {
             panic_cpu: None,
             pattern_bytes: 0,
             is_held: false,
-            is_probed: false,
+            kexec: vec![],
+            reboots: 0,
+            failing_arm: vec![],
             loader: vec![],
             toggled_cpu: None,
         };
@@ -84,7 +97,9 @@ impl Orders {
                 Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
                 Some(("loader", word)) => orders.loader.push(word.to_owned()),
                 Some(("hold", "on")) => orders.is_held = true,
-                Some(("kexec", "probe")) => orders.is_probed = true,
+                Some(("kexec", argument)) => orders.kexec.push(argument.to_owned()),
+                Some(("reboots", times)) => orders.reboots = number(line, times)? as u32,
+                Some(("failing-arm", argument)) => orders.failing_arm.push(argument.to_owned()),
                 _ => return Err(format!("{line:?} is no order")),
             }
         }
@@ -109,7 +124,9 @@ mod tests {
             panic_cpu: Some(1),
             pattern_bytes: 1 << 28,
             is_held: true,
-            is_probed: true,
+            kexec: vec!["--probe".into()],
+            reboots: 3,
+            failing_arm: vec!["--load-test".into()],
             loader: vec!["kexec".into(), "-p".into()],
             toggled_cpu: Some(1),
         };

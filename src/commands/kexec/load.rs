@@ -1,0 +1,210 @@
+//! `kexec load`: an image for an ordinary kexec.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use kdump_loader::arm::{self, Call, EntryState, Via, decide};
+use kdump_loader::machine::{self, Machine};
+use kdump_loader::normal::{self, Image, Kernel, Linux, NormalPlan, Program};
+use kdump_loader::plan::size_text;
+use kdump_loader::{cmdline, preflight, syscall};
+
+use super::SYSTEM;
+use crate::commands::arm::{Syscall, parse_register, set_register};
+use crate::exit::Exit;
+
+/// Arguments.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// bzImage, vmlinux, static ELF executable or Multiboot image [default: the running kernel's, with its initramfs
+    /// and command line]
+    #[arg(value_name = "KERNEL")]
+    kernel: Option<PathBuf>,
+    /// Its initramfs, or the module of a Multiboot image
+    #[arg(long, visible_alias = "ramdisk", value_name = "PATH")]
+    initrd: Option<PathBuf>,
+    /// Words for its command line, behind those of --reuse-cmdline
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    append: Option<String>,
+    /// Take over the running kernel's command line
+    #[arg(long)]
+    reuse_cmdline: bool,
+    /// Boot protocol that a kernel is entered by: 64 or 32 bits [default: 64 where it can]
+    #[arg(long, value_name = "BITS", value_parser = ["64", "32"])]
+    entry: Option<String>,
+    /// Register that a plain ELF executable is entered with: rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_register)]
+    register: Vec<(String, u64)>,
+    /// System call to load by: load, file, or auto, which takes file only where the kernel is locked down
+    #[arg(long, value_enum, value_name = "CALL", default_value = "auto")]
+    syscall: Syscall,
+    /// Print where everything goes
+    #[arg(short, long)]
+    debug: bool,
+    /// Plan, print and load nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is to be loaded.
+#[derive(Debug)]
+pub struct Job {
+    /// The image.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    pub cmdline: String,
+    /// Enter it by the 32-bit protocol.
+    pub is_32_bit: bool,
+    /// Registers of a plain executable.
+    pub registers: EntryState,
+    /// By which call.
+    pub via: Via,
+}
+
+/// Runs it.
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let machine = Machine::read(Path::new(SYSTEM))?;
+    let job = job(args, &machine)?;
+    let parts = Parts::read(&job)?;
+    let decided = decide(job.via, &machine);
+    let is_by_file = decided.call == Call::KexecFileLoad;
+    let plan = if is_by_file { None } else { Some(parts.plan(&job, &machine)?) };
+    let is_shown = (args.debug || args.dry_run) && !args.json;
+    if let Some(plan) = plan.as_ref().filter(|_| is_shown) {
+        writeln!(io::stdout(), "{plan}")?;
+    }
+    if !args.dry_run {
+        parts.load(&job, plan.as_ref(), &machine)?;
+    }
+    if args.json {
+        let plan = plan.as_ref().map(NormalPlan::to_json);
+        let report = serde_json::json!({
+            "is_loaded": !args.dry_run, "syscall": decided.call.name(), "kernel": job.kernel,
+            "initrd": job.initrd, "cmdline": job.cmdline, "plan": plan,
+        });
+        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
+    } else if args.dry_run {
+        writeln!(io::stdout(), "nothing was loaded (--dry-run)")?;
+    } else {
+        let initrd = job.initrd.as_ref().map_or("no initramfs".to_owned(), |path| {
+            format!("{} ({})", path.display(), size_text(parts.initrd.len() as u64))
+        });
+        writeln!(
+            io::stdout(),
+            "loaded {} with {initrd} by {}\n  cmdline  {}\nenter it with: kdump-rs kexec exec",
+            job.kernel.display(),
+            decided.call.name(),
+            job.cmdline
+        )?;
+    }
+    Ok(Exit::Complete)
+}
+
+fn job(args: &Args, machine: &Machine) -> anyhow::Result<Job> {
+    let is_running = args.kernel.is_none();
+    let kernel = match &args.kernel {
+        Some(path) => path.clone(),
+        None => existing("the running kernel's image", &arm::kernel_places(&machine.release))?,
+    };
+    let initrd = match &args.initrd {
+        None if is_running => {
+            let release = &machine.release;
+            let places = [format!("/boot/initrd.img-{release}"), format!("/boot/initramfs-{release}.img")];
+            Some(existing("its initramfs", &places.map(PathBuf::from))?)
+        }
+        other => other.clone(),
+    };
+    let mut words = Vec::new();
+    if args.reuse_cmdline || is_running {
+        words.push(cmdline::reuse(&machine.cmdline, &[]));
+    }
+    words.extend(args.append.clone());
+    let mut registers = EntryState::default();
+    for (name, value) in &args.register {
+        set_register(&mut registers, name, *value).map_err(anyhow::Error::msg)?;
+    }
+    let via = args.syscall.into();
+    let is_32_bit = args.entry.as_deref() == Some("32");
+    Ok(Job { kernel, initrd, cmdline: words.join(" "), is_32_bit, registers, via })
+}
+
+fn existing(what: &str, places: &[PathBuf]) -> anyhow::Result<PathBuf> {
+    let tried = || places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+    let found = places.iter().find(|path| path.exists());
+    found.cloned().with_context(|| format!("{what} is not there: tried {}; name it", tried()))
+}
+
+/// The files, read.
+pub struct Parts {
+    kernel: Kernel,
+    initrd: Vec<u8>,
+}
+
+impl Parts {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(job: &Job) -> anyhow::Result<Self> {
+        let kernel = normal::read(&job.kernel)?;
+        let initrd = match &job.initrd {
+            Some(path) => {
+                fs::read(path).with_context(|| format!("initramfs {} cannot be read", path.display()))?
+            }
+            None => Vec::new(),
+        };
+        Ok(Self { kernel, initrd })
+    }
+
+    /// Plans a load by kexec_load(2).
+    ///
+    /// # Errors
+    /// Those of the plan, and of a kernel that this CPU mode cannot enter.
+    pub fn plan<'p>(&'p self, job: &'p Job, machine: &Machine) -> anyhow::Result<NormalPlan<'p>> {
+        let (initrd, cmdline) = (self.initrd.as_slice(), job.cmdline.as_str());
+        let image: Box<dyn Image<'p> + 'p> = match &self.kernel {
+            Kernel::Linux(image) => {
+                if machine.has_5_level_paging() && !job.is_32_bit {
+                    image.check_5_level_paging()?;
+                }
+                Box::new(Linux { image, initrd, cmdline, is_32_bit: job.is_32_bit })
+            }
+            Kernel::Program(image) => {
+                Box::new(Program { image, module: initrd, cmdline, registers: job.registers })
+            }
+        };
+        Ok(normal::plan(machine, image.as_ref())?)
+    }
+
+    /// Loads them, by a plan or, without one, by kexec_file_load(2).
+    ///
+    /// # Errors
+    /// The kernel's refusal, decoded.
+    pub fn load(&self, job: &Job, plan: Option<&NormalPlan<'_>>, machine: &Machine) -> anyhow::Result<()> {
+        match plan {
+            Some(plan) => {
+                preflight::check_permission(machine, false)?;
+                syscall::load_normal(plan, machine)?;
+            }
+            None => {
+                if !matches!(self.kernel, Kernel::Linux(_)) {
+                    bail!("kexec_file_load takes bzImages only, and {} is none", job.kernel.display());
+                }
+                let kernel = fs::File::open(&job.kernel)?;
+                syscall::load_files(&kernel, &self.initrd, &job.cmdline, 0, machine)?;
+            }
+        }
+        ensure!(
+            machine::is_kexec_loaded(Path::new(SYSTEM)) != Some(false),
+            "the system call succeeded, but /sys/kernel/kexec_loaded reads 0"
+        );
+        Ok(())
+    }
+}
