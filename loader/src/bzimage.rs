@@ -229,14 +229,14 @@ impl BzImage {
     /// [`Error::Unsupported`]. Source: arch/x86/kernel/kexec-bzimage64.c (`bzImage64_probe`).
     pub fn check_5_level_paging(&self) -> Result<(), Error> {
         let flags = self.header.xloadflags.get();
-        // A kernel without decompressor looks at CR4 itself.
-        if flags & XLF_5LEVEL != 0 || self.fixed.is_some() {
+        // A vmlinux, which has no decompressor and no setup code before it, looks at CR4 itself.
+        if flags & XLF_5LEVEL != 0 || self.kernel_start == 0 {
             return Ok(());
         }
         Err(Error::Unsupported {
             field: "xloadflags",
             value: flags.into(),
-            problem: "the running kernel uses 5-level page tables, this one cannot be entered with them",
+            problem: "the running kernel uses 5-level page tables, this one cannot be entered with them by its 64-bit entry (--entry 32)",
         })
     }
 

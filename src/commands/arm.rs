@@ -114,11 +114,9 @@ enum End {
 /// Which system call loads.
 #[derive(ValueEnum, Clone, Copy, Debug)]
 pub enum Syscall {
-    /// What fits.
+    // No doc comments: with one, clap makes the whole help long.
     Auto,
-    /// kexec_load(2).
     Load,
-    /// kexec_file_load(2).
     File,
 }
 

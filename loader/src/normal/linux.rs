@@ -70,7 +70,7 @@ impl<'a> Image<'a> for Linux<'a> {
             false => (EntryMode::Bits64, ENTRY_64_OFFSET),
         };
         let rip = match image.fixed() {
-            Some(fixed) if !self.is_32_bit => fixed.entry.0,
+            Some(fixed) if !self.is_32_bit() => fixed.entry.0,
             _ => kernel.start().0 + offset,
         };
         Ok((segments, EntryState { mode, rip, rsi: params.start().0, ..EntryState::default() }))

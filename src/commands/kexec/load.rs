@@ -171,10 +171,9 @@ impl Parts {
         let (initrd, cmdline) = (self.initrd.as_slice(), job.cmdline.as_str());
         let image: Box<dyn Image<'p> + 'p> = match &self.kernel {
             Kernel::Linux(image) => {
-                if machine.has_5_level_paging() && !job.is_32_bit {
-                    image.check_5_level_paging()?;
-                }
-                Box::new(Linux { image, initrd, cmdline, is_32_bit: job.is_32_bit })
+                // The 32-bit entry is reached with paging off, so any paging mode will do.
+                let is_too_deep = machine.has_5_level_paging() && image.check_5_level_paging().is_err();
+                Box::new(Linux { image, initrd, cmdline, is_32_bit: job.is_32_bit || is_too_deep })
             }
             Kernel::Program(image) => {
                 Box::new(Program { image, module: initrd, cmdline, registers: job.registers })
