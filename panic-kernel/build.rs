@@ -5,8 +5,12 @@
 //! program, linked with the `rust-lld` that comes with the compiler. No C compiler takes part, and the
 //! result does not depend on where the source lies.
 
+#[path = "src/image/sizes.rs"]
+mod sizes;
+
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -75,6 +79,13 @@ fn main() {
         let kind = ["--crate-type=bin", "--crate-name", name];
         rustc(&root, &kind, &source, &out.join(image), &link);
     }
+    let image = fs::read(out.join("panic-kernel.elf")).expect("the program was linked");
+    let (loaded, occupied) = sizes::sizes(&image);
+    // The only way for a build script to be heard; more than the budget is an error of the crate.
+    println!(
+        "cargo::warning=panic-path program: {loaded} bytes loaded of {} allowed, {occupied} in memory",
+        sizes::LOADED_BUDGET
+    );
 }
 
 fn rustc(root: &Path, kind: &[&str], source: &Path, output: &Path, more: &[OsString]) {

@@ -2,20 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kdump_rehearse::{Error, Outcome, Phase, Plan, Programs, Progress};
+use kdump_rehearse::{Error, Outcome, Phase, Plan, Progress};
 use serde_json::Value;
 
+use crate::common::{self, KDUMP_RS, Turn, scratch};
 use crate::dump_dir::DumpDir;
-
-/// The command under test.
-pub const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
-const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
-
-/// Guests take two CPUs each: one after the other is as fast as all at once, and steadier.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A row of the matrix.
 pub struct Case {
@@ -36,28 +29,20 @@ pub struct Cycle {
     /// As in [`Case`].
     pub absent: &'static [&'static str],
     out: PathBuf,
-    _lock: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Case {
     /// Runs the cycle.
     pub fn run(&self) -> Cycle {
-        let lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let kernel = cache().join("kernels").join(self.kernel).join("vmlinuz");
-        assert!(
-            kernel.exists(),
-            "{} is missing: run scripts/fetch-kernel.sh {}",
-            kernel.display(),
-            self.kernel
-        );
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cycle-{}", self.kernel));
-        let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
+        let turn = Turn::wait();
+        let out = scratch(&format!("cycle-{}", self.kernel));
         let arm = self.arm.iter().map(|&a| a.to_owned()).collect();
-        let plan = Plan { arm, ..Plan::new(kernel, programs, out.clone()) };
+        let plan = Plan { arm, ..Plan::new(common::kernel(self.kernel), common::programs(), out.clone()) };
         let memory = plan.memory;
         let outcome = plan.run(&mut Spoken(self.kernel)).unwrap_or_else(|e| panic!("{}", told(&e)));
         let dump = DumpDir(outcome.dump_dir.clone());
-        Cycle { outcome, dump, memory, absent: self.absent, out, _lock: lock }
+        Cycle { outcome, dump, memory, absent: self.absent, out, _turn: turn }
     }
 }
 
@@ -105,15 +90,6 @@ pub fn kdump_rs(args: &[&std::ffi::OsStr]) -> Output {
     let stderr = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(0), "kdump-rs {args:?}: {stderr}");
     out
-}
-
-/// Where the scripts put kernels and oracles.
-pub fn cache() -> PathBuf {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-    };
-    base.join("kdump-rs")
 }
 
 fn told(error: &Error) -> String {

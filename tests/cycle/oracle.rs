@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
-use crate::guest::{cache, kdump_rs};
+use crate::common::cache;
+use crate::guest::kdump_rs;
 
 /// Runs `tests/oracle/SCRIPT` and gives what it prints.
 fn ask(script: &str, args: &[&OsStr]) -> String {

@@ -5,25 +5,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use kdump_loader::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, TargetConfig};
 use kdump_loader::modules::Tree;
-use kdump_rehearse::{Error, Outcome, Plan, Programs, Progress, Scene};
+use kdump_rehearse::{Error, Outcome, Plan, Scene};
 use serde_json::Value;
 
-const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
-const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
+use common::{KDUMP_INIT, KDUMP_RS, Quiet, Turn, cache, scratch};
+
 /// UUID of the disk that a rehearsal makes.
 const DISK_UUID: &str = "6b64756d-702d-7265-6865-617273616c21";
-
-/// Guests take two CPUs each: one after the other is as fast as all at once, and steadier.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-struct Quiet;
-
-impl Progress for Quiet {}
 
 struct Guest {
     out: PathBuf,
@@ -34,19 +29,19 @@ struct Guest {
 
 impl Guest {
     fn new(name: &str) -> Self {
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kexec-{name}"));
+        let out = scratch(&format!("kexec-{name}"));
         Self { out, kernel: "6.12", arm: vec![], scene: Scene::default() }
     }
 
     fn run(self) -> (Result<Outcome, Error>, String) {
-        let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let kernel = cache().join("kernels").join(self.kernel).join("vmlinuz");
-        assert!(kernel.exists(), "{} is missing: run scripts/fetch-kernel.sh", kernel.display());
-        let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
-        let plan = Plan { arm: self.arm, scene: self.scene, ..Plan::new(kernel, programs, self.out.clone()) };
+        let _turn = Turn::wait();
+        let plan = Plan {
+            arm: self.arm,
+            scene: self.scene,
+            ..Plan::new(common::kernel(self.kernel), common::programs(), self.out.clone())
+        };
         let result = plan.run(&mut Quiet);
-        let serial = std::fs::read(self.out.join("serial.log")).unwrap_or_default();
-        (result, String::from_utf8_lossy(&serial).replace('\r', ""))
+        (result, common::serial_of(&self.out))
     }
 
     /// Runs it, and reads the report of the dump.
@@ -135,7 +130,7 @@ fn a_failed_reload_arms_what_was_armed_before() {
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn called_as_kexec_it_loads_what_it_is_given() {
     let mut guest = Guest::new("as-kexec");
-    let initrd = Path::new(env!("CARGO_TARGET_TMPDIR")).join("given-initrd");
+    let initrd = scratch("given-initrd");
     let kernels = cache().join("kernels/6.12");
     let release = std::fs::read_to_string(kernels.join("release")).unwrap();
     let release = release.trim();
@@ -172,13 +167,4 @@ fn given_initrd(modules: &Path) -> Vec<u8> {
     };
     let names = tree.closure(&["virtio_pci", "virtio_blk", "ext4"]).unwrap();
     initramfs::build(&std::fs::read(KDUMP_INIT).unwrap(), &tree, names, config).unwrap().packed
-}
-
-/// Where the scripts put kernels.
-fn cache() -> PathBuf {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-    };
-    base.join("kdump-rs")
 }

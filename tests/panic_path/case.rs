@@ -1,17 +1,12 @@
 //! One guest: how it is damaged, and how it has to end.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
-use kdump_rehearse::{Error, Held, Phase, Plan, Programs, Progress, Scene};
+use kdump_rehearse::{Error, Held, Outcome, Phase, Plan, Progress, Scene};
 use serde_json::Value;
 
-const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
-const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
-
-/// Guests take two CPUs each: one after the other is as fast as all at once, and steadier.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use crate::common::{self, KDUMP_RS, Turn};
 
 /// What is done to the guest's memory: every byte inverted, or one bit.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +37,7 @@ pub enum End {
 }
 
 /// A row.
+#[derive(Clone, Copy)]
 pub struct Case<'a> {
     pub kernel: &'static str,
     pub cpu: Option<&'static str>,
@@ -71,30 +67,51 @@ impl Case<'static> {
     };
 }
 
+/// A guest whose turn it is.
+pub struct Guest {
+    kernel: &'static str,
+    pub cpu: Option<&'static str>,
+    turn: Turn,
+}
+
+/// What came of it.
+pub struct Ended {
+    pub result: Result<Outcome, Error>,
+    /// All that was on its console.
+    pub serial: String,
+}
+
+impl Guest {
+    pub fn wait(kernel: &'static str) -> Self {
+        Self { kernel, cpu: None, turn: Turn::wait() }
+    }
+
+    pub fn run(&self, arm: &[&str], scene: Scene, progress: &mut dyn Progress) -> Ended {
+        let out = self.turn.directory("panic-path");
+        let plan = Plan {
+            cpu: self.cpu.map(str::to_owned),
+            arm: arm.iter().map(|&a| a.to_owned()).collect(),
+            scene,
+            ..Plan::new(common::kernel(self.kernel), common::programs(), out.clone())
+        };
+        let result = plan.run(progress);
+        Ended { result, serial: common::serial_of(&out) }
+    }
+}
+
 impl Case<'_> {
     /// Runs the guest and holds its end against the row.
     pub fn run(&self) {
-        let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let kernel = cache().join("kernels").join(self.kernel).join("vmlinuz");
-        assert!(kernel.exists(), "{} is missing: run scripts/fetch-kernel.sh", kernel.display());
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("panic-path");
-        let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
-        let plan = Plan {
-            cpu: self.cpu.map(str::to_owned),
-            arm: self.arm.iter().map(|&a| a.to_owned()).collect(),
-            scene: Scene {
-                is_held: true,
-                panic_cpu: self.panic_cpu,
-                toggled_cpu: self.toggled_cpu,
-                stop_at: matches!(self.end, End::Halted).then(|| "panic-kernel: halted".to_owned()),
-                ..Scene::default()
-            },
-            ..Plan::new(kernel, programs, out.clone())
+        let scene = Scene {
+            is_held: true,
+            panic_cpu: self.panic_cpu,
+            toggled_cpu: self.toggled_cpu,
+            stop_at: matches!(self.end, End::Halted).then(|| "panic-kernel: halted".to_owned()),
+            ..Scene::default()
         };
         let mut hand = Hand { damage: self.damage, was_held: false };
-        let result = plan.run(&mut hand);
-        let serial = std::fs::read(out.join("serial.log")).unwrap();
-        let serial = String::from_utf8_lossy(&serial);
+        let guest = Guest { cpu: self.cpu, ..Guest::wait(self.kernel) };
+        let Ended { result, serial } = guest.run(self.arm, scene, &mut hand);
         assert!(hand.was_held, "the guest was never armed: {serial}");
         self.check_console(&serial);
         match (result, self.end) {
@@ -190,13 +207,4 @@ impl Progress for Hand<'_> {
             guest.write(start, &bytes).unwrap();
         }
     }
-}
-
-/// Where the scripts put kernels.
-fn cache() -> PathBuf {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-    };
-    base.join("kdump-rs")
 }

@@ -8,45 +8,83 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod case;
+#[path = "../common/mod.rs"]
+mod common;
+mod consoles;
 
 use case::{Case, Damage, End};
 
 /// Protected by parity, one bit of it flipped.
+const ONE_BIT: Case = Case {
+    damage: &[Damage::Bit("bzImage", 0x45_6789)],
+    says: &["region bzImage: 1 page rebuilt from parity, at ", "sha256 ok after repair"],
+    end: End::Captured { repaired: &[("bzImage", 1)] },
+    ..Case::NEW
+};
+
+const ONE_PAGE: Case = Case {
+    damage: &[Damage::Bytes("initramfs", 0x4000, 4096)],
+    says: &["region initramfs: 1 page rebuilt"],
+    end: End::Captured { repaired: &[("initramfs", 1)] },
+    ..Case::NEW
+};
+
+/// The run begins in the middle of a page, so it touches one page more than it has.
+const ONE_MIB: Case = Case {
+    damage: &[Damage::Bytes("bzImage", 0x30_0800, 1 << 20)],
+    says: &["region bzImage: 257 pages rebuilt"],
+    end: End::Captured { repaired: &[("bzImage", 257)] },
+    ..Case::NEW
+};
+
+const HANDOFF: Case = Case {
+    damage: &[Damage::BytesBeforeEnd("panic-kernel", 4096, 4096)],
+    says: &["handoff DAMAGED: magic is ", "handoff taken from the copy at "],
+    end: End::Captured { repaired: &[] },
+    ..Case::NEW
+};
+
+const PROGRAM: Case = Case {
+    damage: &[Damage::Bit("panic-kernel", 0x2345)],
+    says: &[" DAMAGED, running from the copy at ", "region panic-kernel: 1 page rebuilt"],
+    end: End::Captured { repaired: &[("panic-kernel", 1)] },
+    ..Case::NEW
+};
+
+/// The kernel before the one that all other cases are run on.
+#[test]
+#[ignore = "boots a kernel in QEMU; `make test` runs it"]
+fn damage_ends_the_same_on_linux_6_1() {
+    for case in [ONE_BIT, ONE_PAGE, ONE_MIB, HANDOFF, PROGRAM] {
+        Case { kernel: "6.1", ..case }.run();
+    }
+}
+
+/// The newest, which leaves a GDT and an IDT of its own at the entry.
+#[test]
+#[ignore = "boots a kernel in QEMU; `make test` runs it"]
+fn damage_ends_the_same_on_linux_7_3() {
+    for case in [ONE_BIT, ONE_PAGE, ONE_MIB, HANDOFF, PROGRAM] {
+        Case { kernel: "7.3", ..case }.run();
+    }
+}
+
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn one_bit_of_the_kernel_image_is_rebuilt() {
-    Case {
-        damage: &[Damage::Bit("bzImage", 0x45_6789)],
-        says: &["region bzImage: 1 page rebuilt from parity, at ", "sha256 ok after repair"],
-        end: End::Captured { repaired: &[("bzImage", 1)] },
-        ..Case::NEW
-    }
-    .run();
+    ONE_BIT.run();
 }
 
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn one_page_of_the_initramfs_is_rebuilt() {
-    Case {
-        damage: &[Damage::Bytes("initramfs", 0x4000, 4096)],
-        says: &["region initramfs: 1 page rebuilt"],
-        end: End::Captured { repaired: &[("initramfs", 1)] },
-        ..Case::NEW
-    }
-    .run();
+    ONE_PAGE.run();
 }
 
-/// The run begins in the middle of a page, so it touches one page more than it has.
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn a_mib_in_a_row_is_rebuilt() {
-    Case {
-        damage: &[Damage::Bytes("bzImage", 0x30_0800, 1 << 20)],
-        says: &["region bzImage: 257 pages rebuilt"],
-        end: End::Captured { repaired: &[("bzImage", 257)] },
-        ..Case::NEW
-    }
-    .run();
+    ONE_MIB.run();
 }
 
 /// Over the end of the initramfs and the whole digest table, by which the initramfs is judged.
@@ -116,13 +154,7 @@ fn the_policy_halt_halts() {
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn a_damaged_handoff_block_is_taken_from_the_copy() {
-    Case {
-        damage: &[Damage::BytesBeforeEnd("panic-kernel", 4096, 4096)],
-        says: &["handoff DAMAGED: magic is ", "handoff taken from the copy at "],
-        end: End::Captured { repaired: &[] },
-        ..Case::NEW
-    }
-    .run();
+    HANDOFF.run();
 }
 
 #[test]
@@ -143,13 +175,7 @@ fn two_damaged_handoff_blocks_are_explained_and_reset() {
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn a_damaged_panic_kernel_hands_over_to_its_copy() {
-    Case {
-        damage: &[Damage::Bit("panic-kernel", 0x2345)],
-        says: &[" DAMAGED, running from the copy at ", "region panic-kernel: 1 page rebuilt"],
-        end: End::Captured { repaired: &[("panic-kernel", 1)] },
-        ..Case::NEW
-    }
-    .run();
+    PROGRAM.run();
 }
 
 #[test]

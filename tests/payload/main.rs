@@ -5,23 +5,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod programs;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
 
 use kdump_arch_x86::PhysAddr;
 use kdump_rehearse::scene::{PATTERN_PAGE, pattern, pattern_number};
-use kdump_rehearse::{Error, Held, Outcome, Plan, Programs, Progress, Scene};
+use kdump_rehearse::{Error, Held, Outcome, Plan, Progress, Scene};
 use kdump_vmcore::{Dump, PhysMem as _};
 use serde_json::Value;
 
-const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
-const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
-
-/// Guests take two CPUs each: one after the other is as fast as all at once, and steadier.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use common::{Quiet, Turn, scratch};
 
 const MIB: u64 = 1 << 20;
 /// Where the bzImage is put: with `nokaslr` the crashed kernel is at 16 MiB, and this is in the middle of user memory.
@@ -50,24 +47,17 @@ impl Progress for Snapshot {
 }
 
 fn rehearse(name: &str, arm: &[&str], scene: Scene, progress: &mut dyn Progress) -> Outcome {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    attempt(&out, arm, scene, progress).unwrap_or_else(|error| panic!("{error}\n{}", serial(&out)))
-}
-
-fn serial(out: &Path) -> String {
-    String::from_utf8_lossy(&std::fs::read(out.join("serial.log")).unwrap()).replace('\r', "")
+    let out = scratch(name);
+    attempt(&out, arm, scene, progress).unwrap_or_else(|error| panic!("{error}\n{}", common::serial_of(&out)))
 }
 
 fn attempt(out: &Path, arm: &[&str], scene: Scene, progress: &mut dyn Progress) -> Result<Outcome, Error> {
-    let kernel = cache().join("kernels/6.12/vmlinuz");
-    assert!(kernel.exists(), "{} is missing: run scripts/fetch-kernel.sh", kernel.display());
-    let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
     let plan = Plan {
         crashkernel: "320M".to_owned(),
         arm: arm.iter().map(|&a| a.to_owned()).collect(),
         memory: 1280 * MIB,
         scene,
-        ..Plan::new(kernel, programs, out.to_owned())
+        ..Plan::new(common::kernel("6.12"), common::programs(), out.to_owned())
     };
     plan.run(progress)
 }
@@ -89,7 +79,7 @@ fn explains_the_crash(report: &Value) {
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn memory_under_a_displaced_kernel_is_in_the_dump() {
-    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = Turn::wait();
     let at = format!("--payload-at={PAYLOAD_AT:#x}");
     let scene =
         Scene { is_held: true, pattern_bytes: 500 * MIB, cmdline: "nokaslr".to_owned(), ..Scene::default() };
@@ -113,9 +103,9 @@ fn memory_under_a_displaced_kernel_is_in_the_dump() {
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn a_vmlinux_takes_the_place_of_the_kernel_that_crashed() {
-    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let vmlinux = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vmlinux.elf");
-    std::fs::write(&vmlinux, unpack(&std::fs::read(cache().join("kernels/6.12/vmlinuz")).unwrap())).unwrap();
+    let _turn = Turn::wait();
+    let vmlinux = scratch("vmlinux.elf");
+    std::fs::write(&vmlinux, unpack(&std::fs::read(common::kernel("6.12")).unwrap())).unwrap();
     let scene = Scene {
         cmdline: "nokaslr".to_owned(),
         files: vec![("boot/vmlinux".to_owned(), vmlinux)],
@@ -132,7 +122,7 @@ fn a_vmlinux_takes_the_place_of_the_kernel_that_crashed() {
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn a_kernel_entered_by_the_32_bit_protocol_captures() {
-    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = Turn::wait();
     let outcome = rehearse("entry-32", &["--entry=32"], Scene::default(), &mut Quiet);
     let report = report(&outcome);
     explains_the_crash(&report);
@@ -143,8 +133,7 @@ fn a_kernel_entered_by_the_32_bit_protocol_captures() {
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn programs_of_every_kind_are_given_what_they_expect() {
-    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let _turn = Turn::wait();
     let given = "--register=rdi=0x1234abcd";
     for (name, file, arm, says) in [
         ("multiboot1", programs::multiboot1(), "--append=hello one", "2BADB002 "),
@@ -152,17 +141,17 @@ fn programs_of_every_kind_are_given_what_they_expect() {
         ("elf32", programs::elf32(), given, "00000000 00000000 1234ABCD "),
         ("elf64", programs::elf64(), given, "000000001234ABCD"),
     ] {
-        let path = directory.join(format!("{name}.elf"));
+        let path = scratch(&format!("{name}.elf"));
         std::fs::write(&path, file).unwrap();
         let scene = Scene {
             cmdline: "nokaslr".to_owned(),
             files: vec![("boot/program".to_owned(), path)],
             ..Scene::default()
         };
-        let out = directory.join("program");
+        let out = scratch("program");
         // It resets the machine and takes no dump: to a rehearsal that is an error.
         let end = attempt(&out, &["--kernel=/boot/program", arm], scene, &mut Quiet);
-        let serial = serial(&out);
+        let serial = common::serial_of(&out);
         assert!(
             matches!(&end, Err(Error::Phase { why, .. }) if why == "the guest reset"),
             "{name}: {serial}"
@@ -176,23 +165,10 @@ fn programs_of_every_kind_are_given_what_they_expect() {
     }
 }
 
-struct Quiet;
-
-impl Progress for Quiet {}
-
 /// The vmlinux in a bzImage: the payload that its header names, compressed with zstd on 6.12.
 fn unpack(image: &[u8]) -> Vec<u8> {
     let u32_at = |at: usize| u32::from_le_bytes(*image[at..].first_chunk().unwrap()) as usize;
     let start = (usize::from(image[0x1f1]) + 1) * 512 + u32_at(0x248);
     let payload = &image[start..][..u32_at(0x24c) - 4];
     zstd::decode_all(payload).unwrap()
-}
-
-/// Where the scripts put kernels.
-fn cache() -> PathBuf {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-    };
-    base.join("kdump-rs")
 }

@@ -5,34 +5,29 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+#[path = "../common/mod.rs"]
+mod common;
 
 use kdump_rehearse::phase::{Phase, Silent};
-use kdump_rehearse::{Error, Plan, Programs, Scene};
+use kdump_rehearse::{Error, Plan, Scene};
 
-const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
-const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
+use common::Turn;
+
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/probe.log");
 const PREFIX: &str = "kdump-rs probe: ";
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 /// Runs a guest whose last program is the probe, and gives what that said.
 fn probe(kernel: &str, cpu: Option<&str>, arm: &[&str], scene: Scene) -> Vec<String> {
-    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let kernel = cache().join("kernels").join(kernel).join("vmlinuz");
-    assert!(kernel.exists(), "{} is missing: run scripts/fetch-kernel.sh", kernel.display());
-    let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe");
+    let turn = Turn::wait();
+    let out = turn.directory("probe");
     let plan = Plan {
         cpu: cpu.map(str::to_owned),
         arm: arm.iter().map(|&a| a.to_owned()).collect(),
         scene: Scene { qemu: ["-device", "VGA"].map(str::to_owned).to_vec(), ..scene },
-        ..Plan::new(kernel, programs, out.clone())
+        ..Plan::new(common::kernel(kernel), common::programs(), out.clone())
     };
     let end = plan.run(&mut Silent);
-    let serial = String::from_utf8_lossy(&std::fs::read(out.join("serial.log")).unwrap()).replace('\r', "");
+    let serial = common::serial_of(&out);
     // The probe resets the machine, and no dump is made: to a rehearsal that is an error.
     let Err(Error::Phase { phase: Phase::Panic | Phase::PanicKernel, why, .. }) = end else {
         panic!("{end:?}: {serial}")
@@ -92,13 +87,4 @@ fn the_probe_passes_all_its_steps_after_a_kexec() {
 fn the_probe_passes_all_its_steps_after_a_panic_on_the_second_cpu() {
     let scene = Scene { panic_cpu: Some(1), ..Scene::default() };
     all_steps_passed(&probe("7.3", Some("qemu64"), &["--probe"], scene));
-}
-
-/// Where the scripts put kernels.
-fn cache() -> PathBuf {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-    };
-    base.join("kdump-rs")
 }
