@@ -7,6 +7,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../payload/programs.rs"]
+#[allow(dead_code, reason = "the others are for the time after a panic")]
+mod programs;
 
 use std::path::{Path, PathBuf};
 
@@ -88,6 +91,32 @@ fn memtest86_is_started() {
     assert!(result.is_err(), "it was stopped");
     let (_, after) = serial.split_once("entering the image").expect(&serial);
     assert!(after.contains("Memtest86+"), "{serial}");
+}
+
+/// Check what programs that are no kernel are given, by what they say themselves.
+#[test]
+#[ignore = "boots a kernel in QEMU; `make test` runs it"]
+fn a_static_elf_and_a_multiboot_image_are_started() {
+    for (name, file, option, says) in [
+        ("elf64", programs::elf64(), "--register=rdi=0x1234abcd", "000000001234ABCD"),
+        ("multiboot2", programs::multiboot2(), "--append=hello two", "36D76289 "),
+    ] {
+        let path = scratch(&format!("kexec-{name}.elf"));
+        std::fs::write(&path, file).unwrap();
+        let mut guest = Guest::new(name);
+        guest.scene.files.push(("boot/program".to_owned(), path));
+        guest.scene.kexec = strings(&["/boot/program", option]);
+        let (result, serial) = guest.run();
+        // It resets the machine and takes no dump: to a rehearsal that is an error.
+        assert!(result.is_err(), "{serial}");
+        let (_, after) = serial.split_once("entering the image").expect(&serial);
+        let said = after.lines().find_map(|line| line.strip_prefix("payload: "));
+        let said = said.unwrap_or_else(|| panic!("{name} said nothing: {serial}"));
+        assert!(said.starts_with(says), "{name}: {said}");
+        if let Some(text) = option.strip_prefix("--append=") {
+            assert!(said.contains(text), "{name}: {said}");
+        }
+    }
 }
 
 /// Where lockdown demands it, the kernel's own loader and purgatory are used; our initramfs goes in all the same.
