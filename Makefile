@@ -1,5 +1,6 @@
 # make demo       a real kernel panics in QEMU; ends in its post-mortem
 # make test       everything: lints, docs, all tests, the full cycle on three kernels
+# make test-full  that, and what takes longer: firmware and memory of other kinds
 # make test-unit  tests that need neither root, network nor QEMU
 # make bench      our times beside the peers'
 
@@ -7,7 +8,7 @@ CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kdump-rs
 RELEASE := target/x86_64-unknown-linux-gnu/release
 KERNELS := 6.1 6.12 7.3
 
-.PHONY: demo test test-unit bench setup release clean
+.PHONY: demo test test-full test-unit bench setup release clean
 
 demo: setup
 	scripts/fetch-kernel.sh 6.12
@@ -18,11 +19,16 @@ demo: setup
 test: setup
 	scripts/fetch-kernel.sh $(KERNELS)
 	scripts/fetch-memtest.sh
+	scripts/fetch-kexec-tools.sh
 	scripts/setup-oracle.sh
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
 	cargo test --release --locked --workspace -- --include-ignored
+
+test-full: test
+	scripts/fetch-ovmf.sh
+	cargo test --release --locked --features full-tests --test firmware -- --include-ignored
 
 test-unit:
 	cargo test --workspace

@@ -20,6 +20,8 @@ pub const LOADED_HIGH: u8 = 1;
 pub const XLF_KERNEL_64: u16 = 1;
 /// `xloadflags` bit 1: kernel, boot_params, command line and initrd may lie above 4 GiB.
 pub const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 1 << 1;
+/// `xloadflags` bit 4: the kernel takes EFI runtime services over from the kernel that a kexec leaves.
+pub const XLF_EFI_KEXEC: u16 = 1 << 4;
 /// `xloadflags` bit 5: the kernel may be entered with 5-level paging on.
 pub const XLF_5LEVEL: u16 = 1 << 5;
 /// Offset of the 32-bit entry from the load address of the protected-mode code.

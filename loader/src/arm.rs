@@ -17,6 +17,7 @@ use crate::bzimage::BzImage;
 use crate::cmdline;
 use crate::console::{self, Chosen};
 use crate::cpio::Archive;
+use crate::image::{self, Bundle, Found, Image, Purpose, Wrapping};
 use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, TargetConfig};
 use crate::machine::{self, Machine};
 use crate::modules::Tree;
@@ -33,8 +34,6 @@ use crate::vmlinux;
 
 pub use error::Error;
 pub use via::{Call, Decided, FilePlan, Planned, Via, decide};
-
-const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// Larger files are no kernel and no init.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -102,6 +101,8 @@ pub struct Prepared {
     pub program: Option<program::Program>,
     /// Its file.
     pub kernel_file: FileId,
+    /// What it was in there: outermost first, empty if the file is the image.
+    pub wrappings: Vec<Wrapping>,
     /// kdump-init's file, or that of the initramfs in its place.
     pub init_file: Option<FileId>,
     /// Where dumps go, as far as that is for us to say.
@@ -126,9 +127,9 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     let machine = Machine::read(root)?;
     let kernel = read_kernel(&settings, &machine.release);
     // No reservation comes before all else; with the image at hand, the size it needs can be told.
-    let recommended = kernel.as_ref().ok().map(|(image, ..)| {
+    let recommended = kernel.as_ref().ok().map(|kernel| {
         let initramfs = 8 << 20;
-        plan::recommended_bytes(image, initramfs, 2 * initramfs, plan::top_of_ram(&machine))
+        plan::recommended_bytes(&kernel.image, initramfs, 2 * initramfs, plan::top_of_ram(&machine))
     });
     preflight::check_panic_path(&machine)?;
     preflight::check_reservation(&machine, recommended)?;
@@ -139,9 +140,10 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
             Call::KexecFileLoad => preflight::check_file_permission(&machine)?,
         }
     }
-    let (image, program, kernel) = kernel?;
+    let Kernel { image, program, path: kernel, wrappings, bundle } = kernel?;
+    let settings = with_bundled(settings, bundle.as_ref());
     if via.call == Call::KexecFileLoad {
-        via::check(&settings, program.is_some() || image.fixed().is_some())?;
+        via::check(&settings, image.file().is_none())?;
     }
     if machine.has_5_level_paging() {
         image.check_5_level_paging().map_err(|source| Error::Image { path: kernel.clone(), source })?;
@@ -152,7 +154,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         // Digests are most of the work; the kernel's is computed meanwhile.
         let digest = scope.spawn(|| file_id("kernel image", &kernel, image.kernel_sha256()));
         let capture = match &settings.given {
-            Some(given) => read_given(given),
+            Some(given) => read_given(given, bundle),
             None => build_capture(&settings, &machine, &image).map(|(target, initramfs, file)| Capture {
                 target: Some(target),
                 initramfs,
@@ -166,6 +168,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     let console = console::resolve(settings.console, &machine, root);
     Ok(Prepared {
         kernel_file: kernel_file?,
+        wrappings,
         via,
         init_file,
         panic_image: PanicImage::embedded()?,
@@ -180,33 +183,32 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     })
 }
 
-/// An ELF file, or one with a Multiboot header.
-fn is_program(bytes: &[u8]) -> bool {
-    bytes.starts_with(ELF_MAGIC) || !matches!(program::Program::parse(bytes), Err(program::Error::Elf(_)))
-}
-
 /// The kernel, or another program and what stands in for a kernel then.
-type Kernel = (BzImage, Option<program::Program>, PathBuf);
+struct Kernel {
+    image: BzImage,
+    program: Option<program::Program>,
+    path: PathBuf,
+    wrappings: Vec<Wrapping>,
+    bundle: Option<Bundle>,
+}
 
 fn read_kernel(settings: &Settings, release: &str) -> Result<Kernel, Error> {
     let path = find("kernel image", "--kernel", settings.kernel.as_deref(), &kernel_places(release))?;
-    let bytes = read_file("kernel image", &path)?;
-    if !bytes.starts_with(ELF_MAGIC) && BzImage::parse(bytes.as_slice()).is_ok() || !is_program(&bytes) {
-        return match BzImage::parse(bytes) {
-            Ok(image) => Ok((image, None, path)),
-            Err(source) => Err(Error::Image { path, source }),
-        };
-    }
-    match vmlinux::parse(&bytes) {
-        Ok(image) => return Ok((image, None, path)),
-        // Another kind of ELF file, or a Multiboot image that is none.
-        Err(vmlinux::Error::NoKernel | vmlinux::Error::Field { .. } | vmlinux::Error::Elf(_)) => {}
-        Err(source) => return Err(Error::Vmlinux { path, source }),
-    }
-    let program =
-        program::Program::parse(&bytes).map_err(|source| Error::Program { path: path.clone(), source })?;
-    let image = vmlinux::stand_in(&program);
-    Ok((image, Some(program), path))
+    let Found { image, wrappings, bundle } = read_image(&path, Purpose::Crash)?;
+    let (image, program) = match image {
+        Image::Linux(image) => (image, None),
+        Image::Program(program) => (vmlinux::stand_in(&program), Some(program)),
+    };
+    Ok(Kernel { image, program, path, wrappings, bundle })
+}
+
+/// Reads a file and recognises it.
+///
+/// # Errors
+/// [`Error::File`], [`Error::Kernel`].
+pub fn read_image(path: &Path, purpose: Purpose) -> Result<Found, Error> {
+    let bytes = read_file("kernel image", path)?;
+    image::recognise(bytes, purpose).map_err(|source| Error::Kernel { path: path.to_owned(), source })
 }
 
 /// What runs in the capture kernel.
@@ -216,16 +218,28 @@ struct Capture {
     file: Option<FileId>,
 }
 
-/// Somebody else's initramfs as it is.
-fn read_given(given: &Given) -> Result<Capture, Error> {
+/// With the command line of a UKI where somebody else's capture comes with none.
+fn with_bundled(mut settings: Settings, bundle: Option<&Bundle>) -> Settings {
+    if let Some(given) = settings.given.as_mut().filter(|given| given.cmdline.is_empty())
+        && let Some(cmdline) = bundle.and_then(|bundle| bundle.cmdline.clone())
+    {
+        given.cmdline = cmdline;
+    }
+    settings
+}
+
+/// Somebody else's initramfs as it is: the one named, else that of the UKI.
+fn read_given(given: &Given, bundle: Option<Bundle>) -> Result<Capture, Error> {
     const WHAT: &str = "initramfs";
-    let (packed, file) = match &given.initrd {
-        Some(path) => {
+    let bundled = bundle.map(|bundle| bundle.initramfs).filter(|bytes| !bytes.is_empty());
+    let (packed, file) = match (&given.initrd, bundled) {
+        (Some(path), _) => {
             let bytes = read_file(WHAT, path)?;
             let file = file_id(WHAT, path, state::file_sha256(&bytes))?;
             (bytes, Some(file))
         }
-        None => (Archive::new().finish(), None),
+        (None, Some(bytes)) => (bytes, None),
+        (None, None) => (Archive::new().finish(), None),
     };
     // How large it becomes is not looked at; compressed ones are seldom smaller than a quarter of it.
     let unpacked_len = 4 * packed.len() as u64;
@@ -304,7 +318,8 @@ impl Prepared {
             },
             max,
         )?;
-        Ok(FilePlan { kernel: &self.kernel_file.path, initramfs: &self.initramfs.packed, cmdline })
+        let unwrapped = self.image.file().filter(|_| !self.wrappings.is_empty());
+        Ok(FilePlan { kernel: &self.kernel_file.path, unwrapped, initramfs: &self.initramfs.packed, cmdline })
     }
 
     /// Plans the load.

@@ -3,8 +3,7 @@
 //!
 //! The memory map gives it the crashkernel memory and the RAM below 1 MiB, nothing else that the
 //! crashed kernel used: a wrong entry here would overwrite the evidence. EFI runtime services are
-//! not handed over (their memory map would have to be rebuilt); ACPI is reached through
-//! `acpi_rsdp_addr`.
+//! not handed over to it; ACPI is reached through `acpi_rsdp_addr`.
 //!
 //! Source: arch/x86/kernel/crash.c (`crash_setup_memmap_entries`), Documentation/arch/x86/zero-page.rst.
 
@@ -27,9 +26,15 @@ pub struct MemoryMapEntry {
     pub kind: E820Type,
 }
 
+/// Most entries that a kernel built for 1024 NUMA nodes takes. Source: arch/x86/include/asm/e820/types.h.
+const MAX_ENTRIES: usize = E820_MAX_ENTRIES_ZEROPAGE + 3 * 1024;
+
+/// Entries by which a memory map may grow when what is kept from the kernel is cut out of it.
+pub const MAP_SLACK: usize = 8;
+
 /// Why the memory map does not fit.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the capture kernel's memory map has {count} entries, boot_params holds {E820_MAX_ENTRIES_ZEROPAGE}")]
+#[error("the kernel's memory map has {count} entries, no kernel takes more than {MAX_ENTRIES}")]
 pub struct TooManyEntries {
     /// Entries wanted.
     pub count: usize,
@@ -83,23 +88,6 @@ pub fn plan_memory_map(
     join_equal_neighbours(map)
 }
 
-/// Makes the map fit boot_params by leaving out the smallest reserved ranges outside `kept`; returns how many.
-///
-/// What is neither RAM nor reserved is not used by the kernel either, unless a device is put there; ACPI
-/// tables and the like it looks at. A map that is still too long is for [`build`] to refuse.
-pub fn drop_reserved(map: &mut Vec<MemoryMapEntry>, kept: &[PhysRange]) -> usize {
-    let surplus = map.len().saturating_sub(E820_MAX_ENTRIES_ZEROPAGE);
-    let mut reserved: Vec<_> = map
-        .iter()
-        .filter(|e| e.kind == E820Type::RESERVED && !kept.iter().any(|kept| e.range.overlap(*kept).is_some()))
-        .map(|e| e.range)
-        .collect();
-    reserved.sort_unstable_by_key(|range| range.len());
-    reserved.truncate(surplus);
-    map.retain(|e| e.kind != E820Type::RESERVED || !reserved.contains(&e.range));
-    reserved.len()
-}
-
 fn join_equal_neighbours(map: Vec<MemoryMapEntry>) -> Vec<MemoryMapEntry> {
     let mut joined: Vec<MemoryMapEntry> = Vec::with_capacity(map.len());
     for entry in map {
@@ -120,9 +108,11 @@ pub struct Pointers {
     pub cmdline: PhysAddr,
     /// The initramfs, without padding.
     pub initramfs: PhysRange,
+    /// The first node of [`crate::setup_data`]; 0 for none.
+    pub setup_data: PhysAddr,
 }
 
-/// Builds the page.
+/// Builds the page. What of the memory map does not fit is for a [node](crate::setup_data::Node::more_memory).
 ///
 /// # Errors
 /// [`TooManyEntries`].
@@ -155,13 +145,15 @@ pub fn build(
     params.hdr.ramdisk_size = low.into();
     params.ext_ramdisk_size = high.into();
 
-    if map.len() > E820_MAX_ENTRIES_ZEROPAGE {
+    params.hdr.setup_data = pointers.setup_data.0.into();
+
+    if map.len() > MAX_ENTRIES {
         return Err(TooManyEntries { count: map.len() });
     }
     for (slot, entry) in params.e820_table.iter_mut().zip(map) {
         *slot = BootE820Entry::new(entry.range, entry.kind);
     }
-    params.e820_entries = map.len() as u8; // at most 128
+    params.e820_entries = map.len().min(E820_MAX_ENTRIES_ZEROPAGE) as u8;
     Ok(params)
 }
 
@@ -213,47 +205,26 @@ mod tests {
         let pointers = Pointers {
             cmdline: PhysAddr(0x1_2345_6000),
             initramfs: PhysRange::new(0x2_0000_1000, 0x2_0080_0123),
+            setup_data: PhysAddr(0x1_2345_7000),
         };
         let map = plan_memory_map(&machine(), &[], None);
         let params = build(&machine(), &image, pointers, &map).unwrap();
         assert_eq!((params.hdr.cmd_line_ptr.get(), params.ext_cmd_line_ptr.get()), (0x2345_6000, 1));
         assert_eq!((params.hdr.ramdisk_image.get(), params.ext_ramdisk_image.get()), (0x1000, 2));
         assert_eq!((params.hdr.ramdisk_size.get(), params.ext_ramdisk_size.get()), (0x7f_f123, 0));
+        assert_eq!(params.hdr.setup_data.get(), 0x1_2345_7000);
         assert_eq!(params.e820_entries as usize, map.len());
         assert_eq!((params.sentinel, params.hdr.type_of_loader), (0, 0xd0));
     }
 
-    /// Check that the smallest reserved entries go, and nothing else ever does.
     #[test]
-    fn a_map_that_is_too_long_loses_its_smallest_reserved_entries() {
-        let entry = |i: u64, kind| {
-            let len = if kind == E820Type::RESERVED { 0x1000 * (i % 40 + 1) } else { 0x800 };
-            MemoryMapEntry { range: PhysRange::new(i << 20, (i << 20) + len), kind }
-        };
-        let kinds = [E820Type::RAM, E820Type::ACPI, E820Type::NVS, E820Type::RESERVED, E820Type::RESERVED];
-        let whole: Vec<_> = (0..140).map(|i| entry(i, kinds[i as usize % 5])).collect();
-        let mut map = whole.clone();
-        let kept = whole.iter().find(|e| e.kind == E820Type::RESERVED && e.range.len() == 0x4000).unwrap();
-        assert_eq!((drop_reserved(&mut map, &[kept.range]), map.len()), (12, 128));
-        assert!(map.contains(kept));
-        let lost: Vec<_> = whole.iter().filter(|e| !map.contains(e)).collect();
-        let largest = lost.iter().map(|e| e.range.len()).max().unwrap();
-        assert!(lost.iter().all(|e| e.kind == E820Type::RESERVED));
-        assert!(map.iter().all(|e| e.kind != E820Type::RESERVED || e == kept || e.range.len() >= largest));
-        assert_eq!(drop_reserved(&mut map, &[]), 0);
-
-        let mut ram: Vec<_> = (0..130).map(|i| entry(i, E820Type::RAM)).collect();
-        assert_eq!((drop_reserved(&mut ram, &[]), ram.len()), (0, 130));
-    }
-
-    #[test]
-    fn a_map_that_does_not_fit_is_an_error_not_a_cut_map() {
+    fn a_long_map_fills_the_page_and_an_endless_one_is_refused() {
         let image = BzImage::parse(image(4096, |_| {})).unwrap();
         let entry = MemoryMapEntry { range: PhysRange::new(0, 4096), kind: E820Type::RAM };
-        let pointers = Pointers { cmdline: PhysAddr(0), initramfs: PhysRange::new(0, 1) };
-        assert_eq!(
-            build(&machine(), &image, pointers, &vec![entry; 129]).unwrap_err(),
-            TooManyEntries { count: 129 }
-        );
+        let pointers =
+            Pointers { cmdline: PhysAddr(0), initramfs: PhysRange::new(0, 1), setup_data: PhysAddr(0) };
+        let build = |count: usize| build(&machine(), &image, pointers, &vec![entry; count]);
+        assert_eq!(build(200).unwrap().e820_entries, 128);
+        assert_eq!(build(3201).unwrap_err(), TooManyEntries { count: 3201 });
     }
 }

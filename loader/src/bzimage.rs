@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use kdump_arch_x86::bootparam::{
     BOOT_FLAG, ENTRY_32_OFFSET, ENTRY_64_OFFSET, HEADER_MAGIC, LOADED_HIGH, SETUP_HEADER_OFFSET, SetupHeader,
-    XLF_5LEVEL, XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64,
+    XLF_5LEVEL, XLF_CAN_BE_LOADED_ABOVE_4G, XLF_EFI_KEXEC, XLF_KERNEL_64,
 };
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
 use sha2::{Digest as _, Sha256};
@@ -252,6 +252,12 @@ impl BzImage {
         self.header.xloadflags.get() & XLF_CAN_BE_LOADED_ABOVE_4G != 0
     }
 
+    /// Whether it can use EFI runtime services that another kernel has moved to virtual addresses.
+    #[must_use]
+    pub fn can_take_efi(&self) -> bool {
+        self.header.xloadflags.get() & XLF_EFI_KEXEC != 0
+    }
+
     /// The image's setup header, to be copied into boot_params.
     #[must_use]
     pub fn header(&self) -> &SetupHeader {
@@ -262,6 +268,12 @@ impl BzImage {
     #[must_use]
     pub fn kernel(&self) -> &[u8] {
         &self.file[self.kernel_start..]
+    }
+
+    /// The whole bzImage, signature included; `None` for a kernel that was in no such file.
+    #[must_use]
+    pub fn file(&self) -> Option<&[u8]> {
+        (self.kernel_start != 0).then_some(&*self.file)
     }
 
     /// Digest of [`Self::kernel`], computed once.

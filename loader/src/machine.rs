@@ -14,6 +14,7 @@ use kdump_arch_x86::{PhysAddr, PhysRange};
 use procfs::FromRead as _;
 use zerocopy::FromBytes as _;
 
+use crate::efi::Efi;
 use crate::iomem::Iomem;
 use crate::kernel_map::{KCORE_HEAD_BYTES, KernelMap};
 use crate::sysfs::{self, Lockdown};
@@ -66,6 +67,8 @@ pub struct Machine {
     pub boot_params: Option<Box<BootParams>>,
     /// ACPI root pointer.
     pub rsdp: Option<PhysAddr>,
+    /// EFI, where an ordinary kexec can pass it on.
+    pub efi: Option<Efi>,
     /// Virtual addresses of text and direct map.
     pub kernel_map: KernelMap,
     /// APIC ID of the boot CPU.
@@ -124,12 +127,16 @@ impl Machine {
             .ok()
             .and_then(|bytes| BootParams::read_from_bytes(&bytes).ok())
             .map(Box::new);
-        let rsdp = boot_params.as_ref().map(|b| b.acpi_rsdp_addr.get()).filter(|&a| a != 0).map(PhysAddr);
+        let cmdline = text("proc/cmdline").unwrap_or_default().trim().to_owned();
+        // In the order in which the kernel looks (drivers/acpi/osl.c, `acpi_os_get_root_pointer`).
+        let rsdp = sysfs::parse_rsdp_word(&cmdline)
+            .or_else(|| Some(boot_params.as_ref()?.acpi_rsdp_addr.get()).filter(|&a| a != 0).map(PhysAddr));
+        let efi = |name: &str| text(&format!("sys/firmware/efi/{name}"));
 
         Ok(Self {
             release: text("proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             boot_id: boot_id(root),
-            cmdline: text("proc/cmdline").unwrap_or_default().trim().to_owned(),
+            cmdline,
             firmware_map,
             firmware_ram,
             cma_ranges: text("sys/kernel/kexec_crash_cma_ranges")
@@ -144,7 +151,8 @@ impl Machine {
             elfcorehdr_size: number("sys/kernel/crash_elfcorehdr_size"),
             has_crash_hotplug: number("sys/devices/system/cpu/crash_hotplug").is_some()
                 || number("sys/devices/system/memory/crash_hotplug").is_some(),
-            rsdp: rsdp.or_else(|| sysfs::parse_efi_systab(&text("sys/firmware/efi/systab")?)),
+            rsdp: rsdp.or_else(|| sysfs::parse_efi_systab(&efi("systab")?)),
+            efi: boot_params.as_ref().and_then(|params| Efi::read(params, efi)),
             boot_params,
             kernel_map: read_kernel_map(root, iomem.kernel_code().map(PhysRange::start)),
             boot_apic_id: sysfs::parse_boot_apic_id(&cpuinfo),
@@ -314,6 +322,28 @@ mod tests {
         assert_eq!(machine.is_crash_loaded, None);
         assert!(machine.has_5_level_paging() && machine.encrypted_guest().is_none());
         assert_eq!(machine.kernel_map, KernelMap::default());
+    }
+
+    /// Check the order, and that the word of the command line counts first, as for the kernel.
+    #[test]
+    fn the_root_of_acpi_is_looked_for_in_three_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, bytes: &[u8]| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        let rsdp = || Machine::read(dir.path()).unwrap().rsdp.map(|at| at.0);
+        write("proc/iomem", SAMPLE.as_bytes());
+        assert_eq!(rsdp(), None);
+        write("sys/firmware/efi/systab", b"ACPI20=0x7f9fe014\nACPI=0x7f9fe000\n");
+        assert_eq!(rsdp(), Some(0x7f9f_e014));
+        let mut params = [0; 4096];
+        params[0x70..0x74].copy_from_slice(&[0x14, 0xe0, 0xb7, 0x7f]);
+        write("sys/kernel/boot_params/data", &params);
+        assert_eq!(rsdp(), Some(0x7fb7_e014));
+        write("proc/cmdline", b"quiet acpi_rsdp=0x7fffe014\n");
+        assert_eq!(rsdp(), Some(0x7fff_e014));
     }
 
     #[test]

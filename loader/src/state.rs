@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::bzimage::BzImage;
+use crate::image;
 use crate::plan::hex;
 use crate::target::Target;
 
@@ -27,8 +27,8 @@ pub struct FileId {
     pub size_bytes: u64,
     /// Modification time, seconds since 1970.
     pub mtime: i64,
-    /// Digest of what was loaded from it: of a kernel image its protected-mode part, as the panic
-    /// path checks it; of other files all.
+    /// Digest of what was loaded from it: of a kernel image its protected-mode part, unpacked, as
+    /// the panic path checks it; of other files all.
     pub sha256: String,
 }
 
@@ -163,7 +163,7 @@ impl State {
     /// What no longer fits, in words: files that changed, a target that went away.
     #[must_use]
     pub fn changes(&self) -> Vec<String> {
-        let kernel = self.kernel.change(|bytes| Some(BzImage::parse(bytes).ok()?.kernel_sha256()));
+        let kernel = self.kernel.change(image::sha256);
         let init = self.init.as_ref().and_then(|init| init.change(|bytes| Some(file_sha256(&bytes))));
         let mut changes: Vec<_> = kernel.into_iter().chain(init).collect();
         let Some(armed) = &self.target else { return changes };

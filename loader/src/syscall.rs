@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use kdump_arch_x86::{PhysAddr, PhysRange};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::io::Errno;
 
 use crate::machine::Machine;
 use crate::normal::NormalPlan;
@@ -185,13 +184,7 @@ pub fn load_files(
     machine: &Machine,
 ) -> Result<Loaded, Error> {
     let is_crash = flags & KEXEC_ON_CRASH != 0;
-    let initrd = memfd_create("kdump-rs initramfs", MemfdFlags::CLOEXEC)
-        .and_then(|fd| {
-            let mut file = File::from(fd);
-            file.write_all(initramfs).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-            Ok(file)
-        })
-        .map_err(|errno| Error::Other(errno.into()))?;
+    let initrd = memory_file(initramfs)?;
     let text = CString::new(cmdline).map_err(|error| Error::Other(io::Error::other(error)))?;
     let mut file_flags = if is_crash { KEXEC_FILE_ON_CRASH } else { 0 };
     if initramfs.is_empty() {
@@ -202,6 +195,17 @@ pub fn load_files(
     let tries = retry_busy(BUSY_LIMIT, std::thread::sleep, call)
         .map_err(|failure| decode_file(failure, is_crash, machine))?;
     Ok(Loaded { tries })
+}
+
+/// A file that is nowhere but in memory, for what was unpacked or built there.
+///
+/// # Errors
+/// [`Error::Other`].
+pub fn memory_file(bytes: &[u8]) -> Result<File, Error> {
+    let file = memfd_create("kdump-rs", MemfdFlags::CLOEXEC).map(File::from);
+    let mut file = file.map_err(|errno| Error::Other(errno.into()))?;
+    file.write_all(bytes).map_err(Error::Other)?;
+    Ok(file)
 }
 
 /// `fds` are the kernel and the initramfs.

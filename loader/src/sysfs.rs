@@ -79,6 +79,13 @@ pub fn parse_efi_systab(text: &str) -> Option<PhysAddr> {
     find("ACPI20=").or_else(|| find("ACPI=")).map(PhysAddr)
 }
 
+/// `acpi_rsdp=0x7f9fe014` of a kernel command line.
+#[must_use]
+pub fn parse_rsdp_word(cmdline: &str) -> Option<PhysAddr> {
+    let mut words = cmdline.split_whitespace().filter_map(|word| word.strip_prefix("acpi_rsdp="));
+    words.next_back().and_then(parse_hex).filter(|&at| at != 0).map(PhysAddr)
+}
+
 /// APIC ID of CPU 0, the boot CPU, from /proc/cpuinfo.
 #[must_use]
 pub fn parse_boot_apic_id(cpuinfo: &str) -> Option<u32> {

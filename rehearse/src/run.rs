@@ -54,6 +54,8 @@ impl Plan {
             reboots: self.scene.reboots,
             failing_arm: self.scene.failing_arm.clone(),
             loader: self.scene.loader.clone(),
+            second_loader: self.scene.second_loader.clone(),
+            is_efi: self.scene.is_efi,
             toggled_cpu: self.scene.toggled_cpu,
         };
         let contents = Contents {

@@ -20,6 +20,10 @@ pub struct Scene {
     pub failing_arm: Vec<String>,
     /// A command that loads the capture kernel in place of `kdump-rs arm`.
     pub loader: Vec<String>,
+    /// A command that loads another capture kernel once a held guest was let go; then it is held again.
+    pub second_loader: Vec<String>,
+    /// The guest calls EFI runtime services and says how many variables firmware has.
+    pub is_efi: bool,
     /// A CPU that is taken offline and back after arming; newer kernels rewrite elfcorehdr for it.
     pub toggled_cpu: Option<u32>,
     /// The CPU that the crash is asked for on.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser as _, ValueEnum};
 use kdump_loader::arm::{self, Call, EntryState, Planned, Policy, Prepared, Settings, TestHook, Via};
 use kdump_loader::config::{self, ArmConfig};
+use kdump_loader::image;
 use kdump_loader::machine;
 use kdump_loader::plan::{DEFAULT_RUN, parse_run, size_text};
 use kdump_loader::state::State;
@@ -20,7 +21,8 @@ const SYSTEM: &str = "/";
 /// Arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Kernel to capture with (bzImage, vmlinux), or another program (static ELF, Multiboot 1 or 2) [default: that of the running kernel]
+    /// Kernel to capture with (bzImage, vmlinux), or another program (static ELF, Multiboot 1 or 2); also compressed,
+    /// or in a unified kernel image [default: that of the running kernel]
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
     /// Its modules [default: /lib/modules/RELEASE of the running kernel]
@@ -210,7 +212,10 @@ fn summary(prepared: &Prepared, plan: &Planned<'_>) -> String {
     let initramfs = &prepared.initramfs;
     let [packed, unpacked] = [initramfs.packed.len() as u64, initramfs.unpacked_len].map(size_text);
     let mut lines = vec![
-        format!("kernel     {kernel} ({})", prepared.kernel_file.path.display()),
+        format!(
+            "kernel     {kernel} from {}",
+            image::origin(&prepared.kernel_file.path, &prepared.wrappings)
+        ),
         format!("initramfs  {packed} ({unpacked} unpacked), {} modules", initramfs.modules.len()),
         format!("loaded by  {}: {}", prepared.via.call.name(), prepared.via.reason),
     ];

@@ -10,6 +10,9 @@ pub struct Args {
     /// Play this part, instead of being PID 1
     #[arg(long, value_name = "ROLE")]
     be: Option<Role>,
+    /// What a boot loader puts behind the kernel's command line
+    #[arg(hide = true)]
+    _rest: Vec<String>,
 }
 
 /// Runs it; refused on every machine but such a guest.

@@ -271,8 +271,8 @@ fn enter(asked: &Asked) -> anyhow::Result<()> {
     exec::enter(asked.is_synced, false)
 }
 
-/// Its command line and initramfs.
-fn parts(asked: &Asked, machine: &Machine) -> anyhow::Result<(PathBuf, Option<PathBuf>, String)> {
+/// Image, initramfs and command line, as far as they are named: a UKI has its own.
+fn parts(asked: &Asked, machine: &Machine) -> anyhow::Result<(PathBuf, Option<PathBuf>, Option<String>)> {
     let image = asked.image.clone().context("no kernel image was named")?;
     let dropped: &[&str] = if asked.is_panic { &["crashkernel"] } else { &[] };
     let mut words = Vec::new();
@@ -284,7 +284,7 @@ fn parts(asked: &Asked, machine: &Machine) -> anyhow::Result<(PathBuf, Option<Pa
         true => Some(PathBuf::from(format!("/boot/initrd.img-{}", machine.release))),
         false => asked.initrd.clone(),
     };
-    Ok((image, initrd, words.join(" ")))
+    Ok((image, initrd, (!words.is_empty()).then(|| words.join(" "))))
 }
 
 fn load(asked: &Asked) -> anyhow::Result<()> {
@@ -306,6 +306,7 @@ fn load_panic(asked: &Asked) -> anyhow::Result<()> {
     let root = Path::new(SYSTEM);
     let machine = Machine::read(root)?;
     let (kernel, initrd, cmdline) = parts(asked, &machine)?;
+    let cmdline = cmdline.unwrap_or_default();
     let prepared = arm::prepare(settings(asked, kernel, arm::Given { initrd, cmdline }), root, true)?;
     let plan = prepared.planned()?;
     if asked.is_debug {

@@ -3,9 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{
-    bzimage, initramfs, machine, modules, panic_image, plan, preflight, program, syscall, target, vmlinux,
-};
+use crate::{bzimage, image, initramfs, machine, modules, panic_image, plan, preflight, syscall, target};
 
 /// Why arming failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,25 +35,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The kernel, as a vmlinux.
-    #[error("{path} cannot be the capture kernel", path = path.display())]
-    Vmlinux {
+    /// A file that is no kernel image, or a bad one.
+    #[error("{path} cannot be loaded", path = path.display())]
+    Kernel {
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
-        source: vmlinux::Error,
+        source: image::Error,
     },
-    /// Another program.
-    #[error("{path} cannot be loaded for the time after a panic", path = path.display())]
-    Program {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: program::Error,
-    },
-    /// The kernel image.
+    /// A kernel image that this machine cannot enter.
     #[error("{path} cannot be the capture kernel", path = path.display())]
     Image {
         /// The file.

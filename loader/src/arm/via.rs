@@ -6,6 +6,7 @@
 //!
 //! Source: kernel/kexec.c, kernel/kexec_file.c, security/lockdown; arch/x86/kernel/kexec-bzimage64.c.
 
+use std::fs::File;
 use std::path::Path;
 
 use kdump_arch_x86::PhysAddr;
@@ -102,8 +103,10 @@ pub(super) fn check(settings: &Settings, is_other_image: bool) -> Result<(), Err
 /// What kexec_file_load(2) is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePlan<'a> {
-    /// The bzImage.
+    /// The bzImage's file.
     pub kernel: &'a Path,
+    /// The bzImage itself, where the file has it compressed or in a UKI.
+    pub unwrapped: Option<&'a [u8]>,
     /// The initramfs.
     pub initramfs: &'a [u8],
     /// The command line, to which the kernel adds where elfcorehdr is.
@@ -112,7 +115,10 @@ pub struct FilePlan<'a> {
 
 impl FilePlan<'_> {
     pub(super) fn load(&self, machine: &Machine) -> Result<syscall::Loaded, syscall::Error> {
-        let kernel = std::fs::File::open(self.kernel).map_err(syscall::Error::Other)?;
+        let kernel = match self.unwrapped {
+            Some(bytes) => syscall::memory_file(bytes)?,
+            None => File::open(self.kernel).map_err(syscall::Error::Other)?,
+        };
         syscall::load_files(&kernel, self.initramfs, &self.cmdline, KEXEC_ON_CRASH, machine)
     }
 }

@@ -1,15 +1,17 @@
 //! A Linux kernel for an ordinary kexec.
 
-use kdump_arch_x86::PhysRange;
 use kdump_arch_x86::bootparam::{BootParams, ENTRY_32_OFFSET, ENTRY_64_OFFSET};
 use kdump_arch_x86::control_page::{EntryMode, EntryState};
+use kdump_arch_x86::{PhysAddr, PhysRange};
 use zerocopy::IntoBytes as _;
 
 use super::{Error, Image, LIMIT_32, Room, Segment};
 use crate::boot_params::{self, MemoryMapEntry, Pointers};
 use crate::bzimage::BzImage;
 use crate::cmdline::TooLong;
+use crate::efi::Efi;
 use crate::machine::Machine;
+use crate::setup_data::{self, Node};
 
 /// A kernel with what it is given.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +56,8 @@ impl<'a> Image<'a> for Linux<'a> {
             Segment { tag: "kernel", range: kernel, bytes: image.kernel().into() },
             Segment { tag: "cmdline", range: text, bytes: [cmdline.as_bytes(), &[0]].concat().into() },
         ];
-        let mut pointers = Pointers { cmdline: text.start(), initramfs: PhysRange::new(0, 0) };
+        let mut pointers =
+            Pointers { cmdline: text.start(), initramfs: PhysRange::new(0, 0), setup_data: PhysAddr(0) };
         if !initrd.is_empty() {
             // A kernel that reaches no further than this says so itself.
             let reach = if below == u64::MAX { below } else { self.initrd_limit() };
@@ -62,7 +65,23 @@ impl<'a> Image<'a> for Linux<'a> {
             pointers.initramfs = PhysRange::new(range.start().0, range.start().0 + initrd.len() as u64);
             segments.push(Segment { tag: "initrd", range, bytes: initrd.into() });
         }
-        let bytes = boot_params::build(machine, image, pointers, map)?.as_bytes().to_vec();
+        let efi = machine.efi.as_ref().filter(|_| image.can_take_efi());
+        let nodes: Vec<_> = Node::more_memory(map).into_iter().chain(efi.map(Efi::node)).collect();
+        if !nodes.is_empty() {
+            // As long wherever it lies.
+            let size = setup_data::list(&nodes, PhysAddr(0)).len() as u64;
+            let range = room.high("setup-data", size, below)?;
+            pointers.setup_data = range.start();
+            let bytes = setup_data::list(&nodes, range.start()).into();
+            segments.push(Segment { tag: "setup-data", range, bytes });
+        }
+        let mut built = boot_params::build(machine, image, pointers, map)?;
+        if let Some(efi) = efi {
+            let range = room.high("efi-map", efi.map().len() as u64, below)?;
+            built.efi_info = efi.info(range.start());
+            segments.push(Segment { tag: "efi-map", range, bytes: efi.map().to_vec().into() });
+        }
+        let bytes = built.as_bytes().to_vec();
         segments.push(Segment { tag: "boot_params", range: params, bytes: bytes.into() });
 
         let (mode, offset) = match self.is_32_bit() {

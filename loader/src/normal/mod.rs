@@ -8,7 +8,6 @@
 
 mod linux;
 mod program;
-mod read;
 mod room;
 mod show;
 #[cfg(test)]
@@ -26,7 +25,6 @@ use crate::machine::Machine;
 
 pub use linux::Linux;
 pub use program::Program;
-pub use read::{Kernel, read};
 
 use room::Room;
 
@@ -132,7 +130,7 @@ pub fn plan<'a>(machine: &Machine, image: &dyn Image<'a>) -> Result<NormalPlan<'
         return Err(Error::Hidden);
     }
     let memory_map = memory_map(machine);
-    let mut room = Room::new(machine);
+    let mut room = Room::new(machine, &memory_map);
     let (mut segments, start) = image.stage(machine, &memory_map, &mut room)?;
     let below = if start.mode == EntryMode::Bits32 { LIMIT_32 } else { u64::MAX };
     let at = room.high("control-page", PAGE_SIZE, below)?;

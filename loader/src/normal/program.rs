@@ -37,7 +37,7 @@ impl<'a> Image<'a> for Program<'a> {
             told.module = PhysRange::new(range.start().0, range.start().0 + module.len() as u64);
             segments.push(Segment { tag: "module", range, bytes: module.into() });
         }
-        let info_at = room.high("info", program::info_room(cmdline), LIMIT_32)?;
+        let info_at = room.high("info", program::info_room(cmdline, map.len()), LIMIT_32)?;
         let rbx = info_at.start().0;
         let (info, entry) = match image.protocol {
             Protocol::Multiboot1 => {

@@ -1,8 +1,10 @@
 //! Which RAM an ordinary kexec may use, and what is left of it.
 
+use kdump_arch_x86::bootparam::E820Type;
 use kdump_arch_x86::{PAGE_SIZE, PhysRange, range};
 
 use super::{Error, LOWEST};
+use crate::boot_params::MemoryMapEntry;
 use crate::machine::Machine;
 
 /// Free RAM, sorted.
@@ -12,11 +14,13 @@ pub struct Room {
 }
 
 impl Room {
-    /// RAM from boot on (hot-added and drivers' memory may be gone by then), without the first MiB and without
-    /// crashkernel memory.
-    pub(super) fn new(machine: &Machine) -> Self {
+    /// RAM from boot on that the map given to the image calls so too (hot-added and drivers' memory may be gone by
+    /// then, and is in no such map), without the first MiB and without crashkernel memory.
+    pub(super) fn new(machine: &Machine, map: &[MemoryMapEntry]) -> Self {
         let high = PhysRange::new(LOWEST, u64::MAX);
-        let ram: Vec<_> = range::intersect(machine.iomem.boot_ram(), [high]).collect();
+        let told = map.iter().filter(|entry| entry.kind == E820Type::RAM).map(|entry| entry.range);
+        let told: Vec<_> = range::merge(range::intersect(told, [high])).collect();
+        let ram: Vec<_> = range::intersect(machine.iomem.boot_ram(), told).collect();
         let crash = range::merge(machine.iomem.crash_kernel());
         let free = range::subtract(ram, crash).filter_map(PhysRange::shrink_to_pages).collect();
         Self { free }

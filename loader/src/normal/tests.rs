@@ -131,6 +131,46 @@ fn a_program_is_entered_with_its_registers_or_its_information() {
 }
 
 #[test]
+fn more_memory_ranges_than_boot_params_holds_are_passed_on_in_setup_data() {
+    let mut machine = machine();
+    let reserved =
+        (0..200u64).map(|i| PhysRange::new((16 << 30) + (i << 20), (16 << 30) + (i << 20) + 0x1000));
+    machine.firmware_map = reserved.map(|range| (range, E820Type::RESERVED)).collect();
+    machine.efi = Some(crate::efi::tests::efi());
+    let image = kernel(|_| {});
+    let plan = plan(&machine, &linux(&image, &[1])).unwrap();
+    is_sound(&plan, &machine);
+    let params = BootParams::read_from_bytes(&segment(&plan, "boot_params").bytes).unwrap();
+    let list = segment(&plan, "setup-data");
+    assert_eq!((params.e820_entries, params.hdr.setup_data.get()), (128, list.range.start().0));
+    // The first node leads to the second one, of type EFI.
+    let next = u64::from_le_bytes(*list.bytes.first_chunk().unwrap()) - list.range.start().0;
+    assert_eq!(next, (16u64 + (plan.memory_map.len() as u64 - 128) * 20).next_multiple_of(8));
+    assert_eq!(list.bytes[next as usize..][..12], [0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0]);
+    let at = segment(&plan, "efi-map").range.start().0;
+    assert_eq!(params.efi_info, machine.efi.unwrap().info(PhysAddr(at)));
+}
+
+#[test]
+fn a_kernel_that_cannot_take_efi_over_is_given_none() {
+    let machine = Machine { efi: Some(crate::efi::tests::efi()), ..machine() };
+    let image = kernel(|h| h.xloadflags = 0x2f.into());
+    let plan = plan(&machine, &linux(&image, &[1])).unwrap();
+    let params = BootParams::read_from_bytes(&segment(&plan, "boot_params").bytes).unwrap();
+    assert_eq!((params.efi_info, params.hdr.setup_data.get()), ([0; 32], 0));
+}
+
+/// A DIMM that was added is RAM to this kernel, and not in the map that the next one is given.
+#[test]
+fn memory_that_firmware_did_not_know_of_is_not_used() {
+    let mut machine = machine();
+    machine.firmware_ram = vec![PhysRange::new(0x1000, 0x9fc00), PhysRange::new(0x10_0000, 0x1ffd_f000)];
+    let image = kernel(|_| {});
+    let plan = plan(&machine, &linux(&image, &[1])).unwrap();
+    assert!(plan.segments.iter().all(|s| s.range.end().0 <= 0x1ffd_f000), "{:?}", plan.segments);
+}
+
+#[test]
 fn what_is_too_large_says_how_much_there_is() {
     let mut machine = machine();
     let image = kernel(|h| h.init_size = (1u32 << 30).into());

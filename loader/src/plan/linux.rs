@@ -3,7 +3,7 @@
 //!
 //! Source: Documentation/arch/x86/boot.rst.
 
-use kdump_arch_x86::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, ENTRY_32_OFFSET, ENTRY_64_OFFSET};
+use kdump_arch_x86::bootparam::{ENTRY_32_OFFSET, ENTRY_64_OFFSET};
 use kdump_arch_x86::control_page::{EntryMode, EntryState};
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange};
 use zerocopy::IntoBytes as _;
@@ -14,13 +14,15 @@ use crate::boot_params::{self, Pointers};
 use crate::bzimage::BzImage;
 use crate::cmdline;
 use crate::machine::Machine;
+use crate::setup_data::{self, Node};
 
 // Places among the pieces.
 const KERNEL: usize = 0;
 const INITRAMFS: usize = 1;
 const BOOT_PARAMS: usize = 2;
 const CMDLINE: usize = 3;
-const LIST: usize = 4;
+// Behind them where there is need: the list of setup_data, and the kimage list.
+const FIRST_MORE: usize = 4;
 
 /// First address that 32-bit mode cannot reach.
 const LIMIT_32: u64 = 1 << 32;
@@ -89,6 +91,10 @@ impl<'a> Payload<'a> for Linux<'a> {
             piece("boot_params", "memory map and pointers", PAGE_SIZE, PAGE_SIZE, Place::High),
             piece("cmdline", "command line", cmdline, cmdline, Place::High),
         ];
+        let more = room_for_setup_data(machine, displaced);
+        if more > 0 {
+            pieces.push(piece("setup-data", "the memory map's further entries", more, more, Place::High));
+        }
         pieces.extend(displaced.map(|range| displaced::list_piece(range.len())));
         Needs {
             pieces,
@@ -126,12 +132,23 @@ impl<'a> Payload<'a> for Linux<'a> {
         // Displaced memory is in the staging piece by then: evidence, no RAM; its place is the kernel's.
         let mut kept = vec![placed.elfcorehdr, placed.record];
         kept.extend(destination.map(|_| staging));
-        let mut memory_map = boot_params::plan_memory_map(machine, &kept, destination);
-        let nr_dropped = boot_params::drop_reserved(&mut memory_map, &kept);
+        let memory_map = boot_params::plan_memory_map(machine, &kept, destination);
+        let mut nr_more = FIRST_MORE;
+        let mut setup_data = None;
+        if room_for_setup_data(machine, destination) > 0 {
+            let at = placed.piece(nr_more).start();
+            let nodes: Vec<_> = Node::more_memory(&memory_map).into_iter().collect();
+            setup_data = Some((at, setup_data::list(&nodes, at)));
+            nr_more += 1;
+        }
         let initramfs_at = placed.piece(INITRAMFS).start().0;
         let pointers = Pointers {
             cmdline: placed.piece(CMDLINE).start(),
             initramfs: PhysRange::new(initramfs_at, initramfs_at + initramfs.len() as u64),
+            setup_data: match &setup_data {
+                Some((at, list)) if !list.is_empty() => *at,
+                _ => PhysAddr(0),
+            },
         };
         let params = boot_params::build(machine, image, pointers, &memory_map)?;
         let mut cmdline_bytes = cmdline.clone().into_bytes();
@@ -145,26 +162,26 @@ impl<'a> Payload<'a> for Linux<'a> {
                 return Err(Error::BeyondReach { end: PhysAddr(end) });
             }
         }
-        let mut warnings = Vec::new();
-        if nr_dropped > 0 {
-            warnings.push(format!(
-                "boot_params holds {E820_MAX_ENTRIES_ZEROPAGE} memory ranges: the {nr_dropped} smallest reserved \
-                 ones were left out of the capture kernel's memory map"
-            ));
-        }
         let mut contents = vec![
             Content { bytes: image.kernel().into(), sha256: Some(image.kernel_sha256()) },
             Content::new(initramfs),
             Content::new(params.as_bytes().to_vec()),
             Content::new(cmdline_bytes),
         ];
+        contents.extend(setup_data.map(|(_, list)| Content::new(list)));
         let mut launch = Launch::in_place(entry, entry.rsi);
         if let Some(destination) = destination {
-            let (head, list) = displaced::list(destination, staging, placed.piece(LIST))?;
+            let (head, list) = displaced::list(destination, staging, placed.piece(nr_more))?;
             contents.push(Content::new(list));
             let nr_relocated = (destination.len() / PAGE_SIZE) as u32;
             launch = Launch { list_head: head, swap: true, nr_relocated, ..launch };
         }
-        Ok(Staged { contents, launch, cmdline, memory_map, warnings })
+        Ok(Staged { contents, launch, cmdline, memory_map, warnings: Vec::new() })
     }
+}
+
+/// Bytes for what boot_params has no room for; 0 where it has room for all.
+fn room_for_setup_data(machine: &Machine, displaced: Option<PhysRange>) -> u64 {
+    let map = boot_params::plan_memory_map(machine, &[], displaced);
+    setup_data::room_for_memory(map.len() + boot_params::MAP_SLACK)
 }

@@ -50,7 +50,8 @@ impl<'a> Payload<'a> for Program<'a> {
         };
         let piece = |tag, purpose, size, content, place| Piece { tag, purpose, size, content, place };
         let module = (self.module.len() as u64).max(1);
-        let info = program::info_room(self.append);
+        let map = boot_params::plan_memory_map(machine, &[], displaced);
+        let info = program::info_room(self.append, map.len() + boot_params::MAP_SLACK);
         let mut pieces = vec![
             piece("program", image.protocol.name(), image.size, image.memory.len() as u64, place),
             piece("module", "the capture initramfs", module, module, Place::High),

@@ -1,6 +1,7 @@
 //! Plans over many machines, held against the kernel's rules.
 
 mod displaced;
+mod memory;
 mod payload;
 mod protection;
 
@@ -120,7 +121,9 @@ fn assert_loadable(plan: &LoadPlan<'_>, machine: &Machine) {
     for entry in plan.memory_map.iter().filter(|e| e.kind == kdump_arch_x86::bootparam::E820Type::RAM) {
         assert_eq!(entry.range.overlap(segment(plan, "elfcorehdr").range), None);
         assert_eq!(entry.range.overlap(segment(plan, "record").range), None);
-        assert!(entry.range.end().0 <= MIB || plan.region.covers(entry.range), "{entry:?}");
+        let lent = [machine.iomem.crash_kernel(), machine.cma_ranges.clone()].concat();
+        let is_lent = lent.iter().any(|range| range.covers(entry.range));
+        assert!(entry.range.end().0 <= MIB || is_lent, "{entry:?}");
     }
 }
 
@@ -314,16 +317,32 @@ fn equal_facts_give_equal_plans_and_a_plan_prints_every_segment() {
 }
 
 #[test]
-fn firmware_with_very_many_reserved_ranges_is_warned_of_not_refused() {
+fn a_memory_map_that_is_too_long_for_boot_params_goes_on_in_setup_data() {
     let region = region(128, 256);
     let mut machine = machine(8 << 30, region);
     let reserved = (0..200).map(|i| PhysRange::new((16 << 30) + (i << 20), (16 << 30) + (i << 20) + 0x1000));
     machine.firmware_map = reserved.map(|r| (r, kdump_arch_x86::bootparam::E820Type::RESERVED)).collect();
     let inputs = Inputs::new(55 << 20, 4096);
-    let plan = inputs.plan(&machine).unwrap();
-    assert_loadable(&plan, &machine);
-    assert_eq!(plan.memory_map.len(), 128);
-    assert!(plan.warnings.iter().any(|w| w.contains("reserved ones were left out")), "{:?}", plan.warnings);
+    for at in [None, Some(1 << 30)] {
+        let plan = inputs.plan_at(&machine, at, false).unwrap();
+        if at.is_none() {
+            assert_loadable(&plan, &machine);
+        }
+        assert!(plan.memory_map.len() > 200);
+        let list = segment(&plan, "setup-data");
+        let params = segment(&plan, "boot_params");
+        let params = BootParams::read_from_bytes(&params.bytes).unwrap();
+        assert_eq!((params.e820_entries, params.hdr.setup_data.get()), (128, list.range.start().0));
+        // Type E820_EXT, and as many entries of 20 bytes as are left.
+        let more = plan.memory_map.len() - 128;
+        assert_eq!(list.bytes[..8], [0; 8]);
+        assert_eq!(list.bytes[8..16], [[1, 0, 0, 0], ((more * 20) as u32).to_le_bytes()].concat());
+        assert_eq!(list.bytes[16..24], plan.memory_map[128].range.start().0.to_le_bytes());
+        assert!(list.is_protected && plan.region.covers(list.range));
+        // It is RAM to the kernel that reads it.
+        let is_ram = |e: &MemoryMapEntry| e.kind == kdump_arch_x86::bootparam::E820Type::RAM;
+        assert!(plan.memory_map.iter().any(|e| is_ram(e) && e.range.covers(list.range)));
+    }
 }
 
 /// Check that the dump's bitmaps, 96 MiB for each TiB of RAM, are counted, and hardly for a small machine.

@@ -15,10 +15,12 @@ pub const MULTIBOOT1_EAX: u64 = 0x2bad_b002;
 /// The same of one of the second kind.
 pub const MULTIBOOT2_EAX: u64 = 0x36d7_6289;
 
-/// Bytes that the information takes at most: the command line, names, the map, headers.
+/// Bytes that the information takes at most: the command line, names, a map of so many entries, headers.
 #[must_use]
-pub fn info_room(cmdline: &str) -> u64 {
-    (16 << 10) + cmdline.len() as u64
+pub fn info_room(cmdline: &str, nr_entries: usize) -> u64 {
+    // The longer ones, of Multiboot 2.
+    const ENTRY: u64 = 24;
+    (4 << 10) + 2 * cmdline.len() as u64 + ENTRY * nr_entries as u64
 }
 
 /// What a program is told.

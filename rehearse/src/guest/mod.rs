@@ -95,6 +95,9 @@ fn live() -> Result<(), Failure> {
     let orders = Orders::read()?;
     reboot_by_kexec(orders.reboots)?;
     say("up");
+    if orders.is_efi {
+        call_efi()?;
+    }
     phase("prepare", || {
         sethostname(b"kdump-rehearsal").map_err(because("cannot set the host name"))?;
         load_modules()?;
@@ -121,6 +124,10 @@ fn live() -> Result<(), Failure> {
     busy::start(Role::Burner)?;
     if orders.is_held {
         hold()?;
+        if let [program, args @ ..] = orders.second_loader.as_slice() {
+            run_program(program, args)?;
+            hold()?;
+        }
     }
     if !orders.kexec.is_empty() {
         let load: Vec<String> = std::iter::once("load".to_owned()).chain(orders.kexec).collect();
@@ -167,7 +174,7 @@ fn toggle(cpu: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells the host what was staged where, and waits for its word on the second serial port.
+/// Tells the host what was staged where, as far as our state knows, and waits for its word on the second serial port.
 fn hold() -> Result<(), Failure> {
     let state = State::read(Path::new("/")).map_err(because("cannot read the state of arm"))?;
     let state = state.ok_or("arm left no state")?;
@@ -209,10 +216,25 @@ fn mount_virtual() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Counts firmware's variables, which only its runtime services can tell.
+fn call_efi() -> Result<(), Failure> {
+    const VARIABLES: &str = "/sys/firmware/efi/efivars";
+    load_module_and_needs(&["efivarfs"])?;
+    mount("efivarfs", VARIABLES, "efivarfs", MountFlags::NOEXEC, None::<&CStr>)
+        .map_err(because(&format!("cannot mount efivarfs on {VARIABLES}")))?;
+    let count = fs::read_dir(VARIABLES).map_err(because(VARIABLES))?.flatten().count();
+    say(&format!("efi has {count} variables"));
+    Ok(())
+}
+
 fn load_modules() -> Result<(), Failure> {
+    load_module_and_needs(&GUEST_MODULES)
+}
+
+fn load_module_and_needs(names: &[&str]) -> Result<(), Failure> {
     let release = uname().release().to_string_lossy().into_owned();
     let tree = Tree::open(&Path::new("/lib/modules").join(release)).map_err(|e| e.to_string())?;
-    for path in tree.closure(&GUEST_MODULES).map_err(|e| e.to_string())? {
+    for path in tree.closure(names).map_err(|e| e.to_string())? {
         let module = tree.read_decompressed(&path).map_err(|e| e.to_string())?;
         match init_module(&module, c"") {
             // A soft dependency may not fit the CPU: crc32c-intel without SSE 4.2 says ENODEV.

@@ -26,6 +26,10 @@ pub struct Orders {
     pub failing_arm: Vec<String>,
     /// A command that loads the capture kernel, instead of `kdump-rs arm`.
     pub loader: Vec<String>,
+    /// A command that loads another capture kernel once the host said go.
+    pub second_loader: Vec<String>,
+    /// Call EFI runtime services.
+    pub is_efi: bool,
     /// The CPU to take offline and back, once armed.
     pub toggled_cpu: Option<u32>,
 }
@@ -56,6 +60,12 @@ impl Orders {
         for word in &self.loader {
             text.push_str(&format!("loader {word}\n"));
         }
+        for word in &self.second_loader {
+            text.push_str(&format!("second-loader {word}\n"));
+        }
+        if self.is_efi {
+            text.push_str("efi on\n");
+        }
         for argument in &self.kexec {
             text.push_str(&format!("kexec {argument}\n"));
         }
@@ -83,6 +93,8 @@ impl Orders {
             reboots: 0,
             failing_arm: vec![],
             loader: vec![],
+            second_loader: vec![],
+            is_efi: false,
             toggled_cpu: None,
         };
         let number = |line: &str, text: &str| -> Result<u64, String> {
@@ -96,6 +108,8 @@ impl Orders {
                 Some(("toggle-cpu", cpu)) => orders.toggled_cpu = Some(number(line, cpu)? as u32),
                 Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
                 Some(("loader", word)) => orders.loader.push(word.to_owned()),
+                Some(("second-loader", word)) => orders.second_loader.push(word.to_owned()),
+                Some(("efi", "on")) => orders.is_efi = true,
                 Some(("hold", "on")) => orders.is_held = true,
                 Some(("kexec", argument)) => orders.kexec.push(argument.to_owned()),
                 Some(("reboots", times)) => orders.reboots = number(line, times)? as u32,
@@ -128,6 +142,8 @@ mod tests {
             reboots: 3,
             failing_arm: vec!["--load-test".into()],
             loader: vec!["kexec".into(), "-p".into()],
+            second_loader: vec!["kexec".into(), "-d".into()],
+            is_efi: true,
             toggled_cpu: Some(1),
         };
         assert_eq!(Orders::parse(&orders.to_text()), Ok(orders));

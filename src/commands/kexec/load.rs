@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use kdump_loader::arm::{self, Call, EntryState, Via, decide};
+use kdump_loader::image::{self, Found, Image, Purpose};
 use kdump_loader::machine::{self, Machine};
-use kdump_loader::normal::{self, Image, Kernel, Linux, NormalPlan, Program};
+use kdump_loader::normal::{self, Linux, NormalPlan, Program};
 use kdump_loader::plan::size_text;
 use kdump_loader::{cmdline, preflight, syscall};
 
@@ -18,14 +19,14 @@ use crate::exit::Exit;
 /// Arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// bzImage, vmlinux, static ELF executable or Multiboot image [default: the running kernel's, with its initramfs
-    /// and command line]
+    /// bzImage, vmlinux, static ELF executable, Multiboot image, compressed or not, or a unified kernel image (UKI)
+    /// [default: the running kernel's, with its initramfs and command line]
     #[arg(value_name = "KERNEL")]
     kernel: Option<PathBuf>,
-    /// Its initramfs, or the module of a Multiboot image
+    /// Its initramfs, or the module of a Multiboot image [default: of a UKI its own]
     #[arg(long, visible_alias = "ramdisk", value_name = "PATH")]
     initrd: Option<PathBuf>,
-    /// Words for its command line, behind those of --reuse-cmdline
+    /// Words for its command line, behind those of --reuse-cmdline [default: of a UKI its own]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     append: Option<String>,
     /// Take over the running kernel's command line
@@ -58,8 +59,8 @@ pub struct Job {
     pub kernel: PathBuf,
     /// Its initramfs.
     pub initrd: Option<PathBuf>,
-    /// Its command line.
-    pub cmdline: String,
+    /// Its command line; `None` where nothing was said of it.
+    pub cmdline: Option<String>,
     /// Enter it by the 32-bit protocol.
     pub is_32_bit: bool,
     /// Registers of a plain executable.
@@ -87,21 +88,25 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         let plan = plan.as_ref().map(NormalPlan::to_json);
         let report = serde_json::json!({
             "is_loaded": !args.dry_run, "syscall": decided.call.name(), "kernel": job.kernel,
-            "initrd": job.initrd, "cmdline": job.cmdline, "plan": plan,
+            "initrd": job.initrd, "initrd_bytes": parts.initrd.len(), "cmdline": parts.cmdline,
+            "system": parts.system, "wrappings": parts.found.wrappings.iter().map(ToString::to_string).collect::<Vec<_>>(), "plan": plan,
         });
         writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
     } else if args.dry_run {
         writeln!(io::stdout(), "nothing was loaded (--dry-run)")?;
     } else {
-        let initrd = job.initrd.as_ref().map_or("no initramfs".to_owned(), |path| {
-            format!("{} ({})", path.display(), size_text(parts.initrd.len() as u64))
-        });
+        let initrd = match &job.initrd {
+            None if parts.initrd.is_empty() => "no initramfs".to_owned(),
+            None => format!("its own initramfs ({})", size_text(parts.initrd.len() as u64)),
+            Some(path) => format!("{} ({})", path.display(), size_text(parts.initrd.len() as u64)),
+        };
+        let system = parts.system.as_ref().map_or(String::new(), |system| format!("  system   {system}\n"));
         writeln!(
             io::stdout(),
-            "loaded {} with {initrd} by {}\n  cmdline  {}\nenter it with: kdump-rs kexec exec",
-            job.kernel.display(),
+            "loaded {} with {initrd} by {}\n{system}  cmdline  {}\nenter it with: kdump-rs kexec exec",
+            image::origin(&job.kernel, &parts.found.wrappings),
             decided.call.name(),
-            job.cmdline
+            parts.cmdline
         )?;
     }
     Ok(Exit::Complete)
@@ -121,18 +126,22 @@ fn job(args: &Args, machine: &Machine) -> anyhow::Result<Job> {
         }
         other => other.clone(),
     };
-    let mut words = Vec::new();
-    if args.reuse_cmdline || is_running {
-        words.push(cmdline::reuse(&machine.cmdline, &[]));
-    }
-    words.extend(args.append.clone());
+    let reused = (args.reuse_cmdline || is_running).then(|| cmdline::reuse(&machine.cmdline, &[]));
+    let words: Vec<_> = reused.into_iter().chain(args.append.clone()).collect();
     let mut registers = EntryState::default();
     for (name, value) in &args.register {
         set_register(&mut registers, name, *value).map_err(anyhow::Error::msg)?;
     }
     let via = args.syscall.into();
     let is_32_bit = args.entry.as_deref() == Some("32");
-    Ok(Job { kernel, initrd, cmdline: words.join(" "), is_32_bit, registers, via })
+    Ok(Job {
+        kernel,
+        initrd,
+        cmdline: (!words.is_empty()).then(|| words.join(" ")),
+        is_32_bit,
+        registers,
+        via,
+    })
 }
 
 fn existing(what: &str, places: &[PathBuf]) -> anyhow::Result<PathBuf> {
@@ -143,24 +152,31 @@ fn existing(what: &str, places: &[PathBuf]) -> anyhow::Result<PathBuf> {
 
 /// The files, read.
 pub struct Parts {
-    kernel: Kernel,
+    found: Found,
     initrd: Vec<u8>,
+    cmdline: String,
+    /// What a UKI says of itself.
+    system: Option<String>,
 }
 
 impl Parts {
-    /// Reads them.
+    /// Reads them. What the job does not say, a UKI says.
     ///
     /// # Errors
     /// What is wrong with them.
     pub fn read(job: &Job) -> anyhow::Result<Self> {
-        let kernel = normal::read(&job.kernel)?;
+        let mut found = arm::read_image(&job.kernel, Purpose::Normal)?;
+        let bundle = found.bundle.take().unwrap_or_default();
         let initrd = match &job.initrd {
             Some(path) => {
                 fs::read(path).with_context(|| format!("initramfs {} cannot be read", path.display()))?
             }
-            None => Vec::new(),
+            None => bundle.initramfs,
         };
-        Ok(Self { kernel, initrd })
+        let cmdline = job.cmdline.clone().or(bundle.cmdline).unwrap_or_default();
+        let named: Vec<_> = bundle.system.into_iter().chain(bundle.uname).collect();
+        let system = (!named.is_empty()).then(|| named.join(", "));
+        Ok(Self { found, initrd, cmdline, system })
     }
 
     /// Plans a load by kexec_load(2).
@@ -168,14 +184,14 @@ impl Parts {
     /// # Errors
     /// Those of the plan, and of a kernel that this CPU mode cannot enter.
     pub fn plan<'p>(&'p self, job: &'p Job, machine: &Machine) -> anyhow::Result<NormalPlan<'p>> {
-        let (initrd, cmdline) = (self.initrd.as_slice(), job.cmdline.as_str());
-        let image: Box<dyn Image<'p> + 'p> = match &self.kernel {
-            Kernel::Linux(image) => {
+        let (initrd, cmdline) = (self.initrd.as_slice(), self.cmdline.as_str());
+        let image: Box<dyn normal::Image<'p> + 'p> = match &self.found.image {
+            Image::Linux(image) => {
                 // The 32-bit entry is reached with paging off, so any paging mode will do.
                 let is_too_deep = machine.has_5_level_paging() && image.check_5_level_paging().is_err();
                 Box::new(Linux { image, initrd, cmdline, is_32_bit: job.is_32_bit || is_too_deep })
             }
-            Kernel::Program(image) => {
+            Image::Program(image) => {
                 Box::new(Program { image, module: initrd, cmdline, registers: job.registers })
             }
         };
@@ -193,11 +209,13 @@ impl Parts {
                 syscall::load_normal(plan, machine)?;
             }
             None => {
-                if !matches!(self.kernel, Kernel::Linux(_)) {
-                    bail!("kexec_file_load takes bzImages only, and {} is none", job.kernel.display());
-                }
-                let kernel = fs::File::open(&job.kernel)?;
-                syscall::load_files(&kernel, &self.initrd, &job.cmdline, 0, machine)?;
+                let Image::Linux(image) = &self.found.image else { bail!("{}", no_bzimage(job)) };
+                let bytes = image.file().with_context(|| no_bzimage(job))?;
+                let kernel = match self.found.wrappings.as_slice() {
+                    [] => fs::File::open(&job.kernel)?,
+                    _ => syscall::memory_file(bytes)?,
+                };
+                syscall::load_files(&kernel, &self.initrd, &self.cmdline, 0, machine)?;
             }
         }
         ensure!(
@@ -206,4 +224,8 @@ impl Parts {
         );
         Ok(())
     }
+}
+
+fn no_bzimage(job: &Job) -> String {
+    format!("kexec_file_load takes bzImages only, and {} is none", job.kernel.display())
 }
