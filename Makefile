@@ -1,14 +1,15 @@
 # make demo       a real kernel panics in QEMU; ends in its post-mortem
 # make test       everything: lints, docs, all tests, the full cycle on three kernels
-# make test-full  that, and what takes longer: firmware and memory of other kinds
+# make test-full  that, and what takes longer: EFI firmware, memory of other kinds, Debian systems installed, crashed and read
 # make test-unit  tests that need neither root, network nor QEMU
+# make package    the Debian package: target/package/kdump-rs_VERSION_amd64.deb
 # make bench      our times beside the peers'
 
 CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kdump-rs
 RELEASE := target/x86_64-unknown-linux-gnu/release
 KERNELS := 6.1 6.12 7.3
 
-.PHONY: demo test test-full test-unit bench setup release clean
+.PHONY: demo test test-full test-unit package bench setup release clean
 
 demo: setup
 	scripts/fetch-kernel.sh 6.12
@@ -28,10 +29,14 @@ test: setup
 
 test-full: test
 	scripts/fetch-ovmf.sh
-	cargo test --release --locked --features full-tests --test firmware -- --include-ignored
+	scripts/setup.sh debootstrap
+	cargo test --release --locked --features full-tests --test firmware --test system -- --include-ignored
 
 test-unit:
 	cargo test --workspace
+
+package: release
+	scripts/package.sh
 
 bench: setup release
 	scripts/fetch-kernel.sh 6.12

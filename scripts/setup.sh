@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the build, the rehearsals and the tests need, where it is missing (Debian 12 and
-# later). Asks apt only when something is missing; then needs root, or sudo.
+# later). Asks apt only when something is missing; then needs root, or sudo. Programs named as arguments are needed, too.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/apt.sh"
@@ -16,6 +16,7 @@ need kmod depmod
 need gcc cc                                    # zstd-sys compiles C
 need util-linux flock
 need python3 python3
+for program in "$@"; do need "$program" "$program"; done
 # SeaBIOS and the boot loader of `qemu -kernel` come with recommended packages only.
 [ -e /usr/share/seabios/bios-256k.bin ] || [ -e /usr/share/qemu/bios-256k.bin ] || missing="$missing seabios"
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"

@@ -34,4 +34,7 @@ pub enum Command {
     /// First program of the guest that `rehearse` boots; of no use elsewhere
     #[command(hide = true)]
     RehearseGuest(commands::rehearse_guest::Args),
+    /// Write man pages and shell completions, for packages
+    #[command(hide = true)]
+    GenerateDocs(commands::generate_docs::Args),
 }

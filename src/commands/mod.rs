@@ -4,6 +4,7 @@ pub mod analyze;
 pub mod arm;
 pub mod capture;
 pub mod disarm;
+pub mod generate_docs;
 pub mod kexec;
 pub mod rehearse;
 pub mod rehearse_guest;
@@ -23,5 +24,6 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Capture(args) => capture::run(&args),
         Command::Analyze(args) => analyze::run(&args),
         Command::RehearseGuest(args) => rehearse_guest::run(&args),
+        Command::GenerateDocs(args) => generate_docs::run(&args),
     }
 }
