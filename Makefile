@@ -1,6 +1,7 @@
 # make demo       a real kernel panics in QEMU; ends in its post-mortem
 # make test       everything: lints, docs, all tests, the full cycle on three kernels
-# make test-full  that, and what takes longer: EFI firmware, memory of other kinds, Debian systems installed, crashed and read
+# make test-full  that, and what takes longer: every way to crash on each kernel and CPU, EFI firmware, memory of other
+#                 kinds, Debian systems installed, crashed and read
 # make test-unit  tests that need neither root, network nor QEMU
 # make package    the Debian package: target/package/kdump-rs_VERSION_amd64.deb
 # make bench      our times beside the peers'
@@ -8,6 +9,8 @@
 CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kdump-rs
 RELEASE := target/x86_64-unknown-linux-gnu/release
 KERNELS := 6.1 6.12 7.3
+# Tests of `make test-full` alone.
+FULL    := causes_full firmware system
 
 .PHONY: demo test test-full test-unit package bench setup release clean
 
@@ -19,6 +22,7 @@ demo: setup
 # One release build serves the lints' dependencies, the unit tests and the guests.
 test: setup
 	scripts/fetch-kernel.sh $(KERNELS)
+	scripts/build-guest-module.sh $(KERNELS)
 	scripts/fetch-memtest.sh
 	scripts/fetch-kexec-tools.sh
 	scripts/setup-oracle.sh
@@ -30,7 +34,7 @@ test: setup
 test-full: test
 	scripts/fetch-ovmf.sh
 	scripts/setup.sh debootstrap
-	cargo test --release --locked --features full-tests --test firmware --test system -- --include-ignored
+	cargo test --release --locked --features full-tests $(addprefix --test ,$(FULL)) -- --include-ignored
 
 test-unit:
 	cargo test --workspace

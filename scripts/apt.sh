@@ -47,21 +47,21 @@ private_apt() {
         -o Acquire::Retries=3 "$@"
 }
 
-# Reads the package lists of one suite: private_suite SUITE. Tries each of the machine's mirrors.
+# Reads the package lists of a suite, or of several together: private_suite SUITE... Tries each of the machine's mirrors.
 private_suite() {
-    apt="$cache/apt/$1"
+    apt="$cache/apt/$(echo "$*" | tr ' ' +)"
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
     [ -r "$keyring" ] || die "$keyring is missing: apt-get install debian-archive-keyring"
     uris=$(debian_uris)
     [ -n "$uris" ] || die "this machine's apt configuration names no Debian mirror"
     for uri in $uris; do
-        echo "deb [signed-by=$keyring] $uri $1 main" > "$apt/sources.list"
+        for suite in "$@"; do echo "deb [signed-by=$keyring] $uri $suite main"; done > "$apt/sources.list"
         if private_apt get update -qq -o APT::Update::Error-Mode=any > "$apt/update.log" 2>&1; then return 0; fi
     done
     cat "$apt/update.log" >&2
     if grep -q NO_PUBKEY "$apt/update.log"; then
-        die "the keyring of this machine does not know the key that signs $1:" \
+        die "the keyring of this machine does not know the key that signs $*:" \
             "apt-get install --only-upgrade debian-archive-keyring"
     fi
-    die "cannot read the package lists of $1"
+    die "cannot read the package lists of $*"
 }

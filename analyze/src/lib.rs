@@ -6,6 +6,7 @@
 //! together with [`Gap`]s: nothing but a dump without VMCOREINFO is fatal.
 #![forbid(unsafe_code)]
 
+pub mod cause;
 pub mod kernel;
 pub mod log;
 pub mod modules;

@@ -22,6 +22,9 @@ const CAUSES: &[&str] = &[
     "divide error: ",
     "invalid opcode: ",
     "stack segment: ",
+    "stack guard page: ",
+    "int3: ",
+    "control protection fault: ",
     "double fault: ",
     "traps: PANIC: ",
     "PANIC: ",
@@ -31,6 +34,7 @@ const CAUSES: &[&str] = &[
     "WARNING: ",
     "watchdog: BUG: ",
     "watchdog: Watchdog detected ",
+    "watchdog: CPU",
     "NMI watchdog: BUG: ",
     "NMI watchdog: Watchdog detected ",
     "Uhhuh. NMI received",
@@ -97,7 +101,7 @@ impl Panic {
         let first = records.len().saturating_sub(WINDOW_RECORDS);
         // The last words are near the end: after a panic come its registers and call trace.
         let panic = (first..records.len()).rev().find(|&i| starts(i, PANIC));
-        let oops = (first..panic.unwrap_or(records.len())).rev().find(|&i| is_oops(&records[i]));
+        let oops = (first..panic.unwrap_or(records.len())).rev().find(|&i| is_oops(&first_line(&records[i])));
         let oops_head = oops.map(|oops| {
             let is_head = |&i: &usize| starts(i, "BUG: ") || starts(i, "kernel BUG at ");
             (oops.saturating_sub(OOPS_HEAD)..oops).rev().find(is_head).unwrap_or(oops)
@@ -133,10 +137,10 @@ impl Panic {
 }
 
 /// `Oops: 0002 [#1] PREEMPT SMP`, before 6.10 also without "Oops: " in front: `invalid opcode: 0000 [#1]`.
-fn is_oops(record: &Record) -> bool {
-    let at = record.text.windows(3).position(|w| w == b" [#");
-    at.is_some_and(|at| record.text.get(at + 3).is_some_and(u8::is_ascii_digit))
-        && CAUSES.iter().any(|c| record.text.starts_with(c.as_bytes()))
+pub(crate) fn is_oops(line: &str) -> bool {
+    let number = line.split_once(" [#").map(|(_, rest)| rest);
+    number.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()))
+        && CAUSES.iter().any(|c| line.starts_with(c))
 }
 
 fn first_line(record: &Record) -> String {

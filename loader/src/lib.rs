@@ -25,6 +25,7 @@ pub mod plan;
 pub mod preflight;
 pub mod probe;
 pub mod program;
+pub mod rehearsed;
 pub mod setup_data;
 pub mod state;
 pub mod superblock;

@@ -41,6 +41,20 @@ pub enum Error {
         /// The kernel's release.
         release: String,
     },
+    /// A crash needs a module, which needs the kernel's headers.
+    #[error("no headers of {release} in {headers}; they are in Debian's package linux-headers-{release}", headers = headers.display())]
+    NoHeaders {
+        /// The kernel's release.
+        release: String,
+        /// Where they would be.
+        headers: PathBuf,
+    },
+    /// A crash needs the module, and the plan has none.
+    #[error("to crash by {crash} takes the module {file}", file = crate::trigger::FILE)]
+    NoTrigger {
+        /// The way to crash.
+        crash: crate::Crash,
+    },
     /// A program of the host is missing.
     #[error("cannot run {program}; it is in Debian's package {package}")]
     NoProgram {

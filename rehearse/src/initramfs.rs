@@ -11,6 +11,7 @@ use kdump_loader::{cpio, modules};
 
 use crate::Error;
 use crate::guest::Orders;
+use crate::trigger;
 
 /// What the guest needs from its kernel's modules to reach its disk.
 pub const GUEST_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
@@ -35,6 +36,8 @@ pub struct Contents<'a> {
     pub release: &'a str,
     /// Its module directory.
     pub modules: &'a Path,
+    /// The module that crashes the guest.
+    pub trigger: Option<&'a Path>,
     /// More files: where in the guest, and where here.
     pub files: &'a [(String, PathBuf)],
     /// What PID 1 is to do.
@@ -60,6 +63,9 @@ impl Contents<'_> {
         archive.file(&format!("boot/vmlinuz-{}", self.release), 0o644, self.kernel)?;
         archive.file(Orders::PATH, 0o600, self.orders.to_text().as_bytes())?;
 
+        if let Some(trigger) = self.trigger {
+            archive.file(trigger::GUEST_PATH, 0o644, &read(trigger)?)?;
+        }
         for (there, here) in self.files {
             archive.file(there, 0o755, &read(here)?)?;
         }

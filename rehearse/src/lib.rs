@@ -3,7 +3,7 @@
 //!
 //! [`Plan::run`] is the host's side: [`initramfs`] (what the guest boots with), [`disk`] (what it
 //! dumps to), [`accel`] and [`qemu`] (how it runs), [`phase`] (how far it came, read from its
-//! serial console). [`guest`] is PID 1 inside. What the dump says is not looked at here: the caller
+//! serial console), [`trigger`] (the module that crashes it). [`guest`] is PID 1 inside. What the dump says is not looked at here: the caller
 //! analyzes [`Outcome::dump_dir`].
 //!
 //! May use `kdump-loader` (cpio archives, module trees).
@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accel;
+mod crash;
 pub mod disk;
 mod error;
 pub mod guest;
@@ -21,8 +22,10 @@ pub mod qemu;
 mod run;
 pub mod scene;
 pub mod size;
+pub mod trigger;
 
+pub use crash::{Crash, UnknownCrash};
 pub use error::Error;
 pub use phase::{Phase, Progress};
-pub use plan::{Crash, Outcome, Plan, Programs};
+pub use plan::{Outcome, Plan, Programs};
 pub use scene::{Held, Scene, Staged};

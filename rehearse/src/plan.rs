@@ -1,46 +1,12 @@
 //! What is to be rehearsed, and what came of it.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use kdump_loader::bzimage::BzImage;
 
-use crate::{Error, Phase, Scene};
-
-/// How the guest is brought down.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Crash {
-    /// `echo c > /proc/sysrq-trigger`, from a process called `kdump-crasher`.
-    #[default]
-    Sysrq,
-}
-
-impl fmt::Display for Crash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Sysrq => "sysrq",
-        })
-    }
-}
-
-/// A way to crash that is not known.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no way to crash; known: sysrq")]
-pub struct UnknownCrash(String);
-
-impl FromStr for Crash {
-    type Err = UnknownCrash;
-
-    fn from_str(text: &str) -> Result<Self, UnknownCrash> {
-        match text {
-            "sysrq" => Ok(Self::Sysrq),
-            _ => Err(UnknownCrash(text.to_owned())),
-        }
-    }
-}
+use crate::{Crash, Error, Phase, Scene};
 
 /// The static programs that go into the guest.
 #[derive(Clone, Debug)]
@@ -83,6 +49,8 @@ pub struct Plan {
     pub cpu: Option<String>,
     /// How it is brought down.
     pub crash: Crash,
+    /// The [module](crate::trigger) for crashes that need it.
+    pub trigger: Option<PathBuf>,
     /// Arguments of `kdump-rs arm` in the guest.
     pub arm: Vec<String>,
     /// Where the logs and the dump go; made if needed. What an earlier rehearsal left is replaced.
@@ -117,6 +85,7 @@ impl Plan {
             cpus: Self::CPUS,
             cpu: None,
             crash: Crash::default(),
+            trigger: None,
             arm: Vec::new(),
             out,
             keep: false,
@@ -222,12 +191,5 @@ mod tests {
     fn what_is_no_kernel_is_named_in_the_error() {
         let error = Plan::release_of(Path::new("/k/zeros"), &[0; 4096]).unwrap_err();
         assert!(error.to_string().starts_with("/k/zeros is no kernel image"), "{error}");
-    }
-
-    #[test]
-    fn crashes_have_names() {
-        assert_eq!("sysrq".parse::<Crash>().unwrap(), Crash::Sysrq);
-        assert!("fire".parse::<Crash>().is_err());
-        assert_eq!(Crash::Sysrq.to_string(), "sysrq");
     }
 }

@@ -42,6 +42,9 @@ impl Plan {
         let kernel = self.read_kernel()?;
         let release = Self::release_of(&self.kernel, &kernel)?;
         let modules = self.find_modules(&release)?;
+        if self.crash.needs_module() && self.trigger.is_none() {
+            return Err(Error::NoTrigger { crash: self.crash });
+        }
         let files = Files::prepare(&self.out)?;
 
         let orders = Orders {
@@ -64,6 +67,7 @@ impl Plan {
             kernel: &kernel,
             release: &release,
             modules: &modules,
+            trigger: self.trigger.as_deref(),
             files: &self.scene.files,
             orders: &orders,
         };

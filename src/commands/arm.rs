@@ -280,7 +280,8 @@ pub(super) fn panic_test_text(kind: &str) -> String {
     )
 }
 
-fn read_config(path: Option<&Path>) -> anyhow::Result<ArmConfig> {
+/// Reads the configuration; without a file at the usual place, there is none.
+pub fn read_config(path: Option<&Path>) -> anyhow::Result<ArmConfig> {
     let is_asked_for = path.is_some();
     let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
     match std::fs::read_to_string(path) {

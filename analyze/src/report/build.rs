@@ -78,7 +78,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             generator: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).into(),
             complete: false,
             warnings: Vec::new(),
-            panic: self.panic(&cpus),
+            panic: self.panic(&stacks, &cpus),
             system,
             panic_stack,
             cpus,
@@ -117,7 +117,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
         out
     }
 
-    fn panic(&self, cpus: &Section<Vec<CpuInfo>>) -> Section<PanicInfo> {
+    fn panic(&self, stacks: &Stacks<'_, '_>, cpus: &Section<Vec<CpuInfo>>) -> Section<PanicInfo> {
         let mut reasons = Vec::new();
         let found = match &self.log {
             Ok(log) => Panic::from_log(log),
@@ -136,8 +136,10 @@ impl<'k, 'd> Inquiry<'k, 'd> {
             );
         }
         let time = self.k.info.crash_time();
+        let cause = self.cause(stacks, &found, cpus.data.as_deref().unwrap_or_default());
         let info = PanicInfo {
             kind: found.kind,
+            cause,
             message: found.message,
             causes: found.causes.iter().map(|l| line(l.ts_ns, None, l.text.clone())).collect(),
             cpu: panicked.map(|c| c.cpu),

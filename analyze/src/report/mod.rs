@@ -6,6 +6,7 @@
 //! is a section that says so.
 
 mod build;
+mod cause;
 mod convert;
 pub(crate) mod fold;
 mod panic_path;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use crate::cause::Cause;
 pub use crate::panic::Kind;
 
 /// Version of the JSON shape: raised when a field changes its meaning or goes away.
@@ -96,6 +98,8 @@ pub struct PanicInfo {
     pub kind: Option<Kind>,
     /// What panic() was told, or the first line of the oops.
     pub message: Option<String>,
+    /// What killed the kernel, and where, as far as log and stacks tell.
+    pub cause: Option<CauseInfo>,
     /// Log lines around it that name the cause.
     pub causes: Vec<LogLine>,
     /// CPU that panicked.
@@ -110,6 +114,21 @@ pub struct PanicInfo {
     pub time_utc: Option<String>,
     /// Seconds from boot to the panic's message.
     pub after_boot: Option<f64>,
+}
+
+/// What killed the kernel.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct CauseInfo {
+    /// A word for it.
+    pub kind: Cause,
+    /// What the kernel printed that says so.
+    pub evidence: String,
+    /// The function to blame: where it faulted, looped or waited, or who called panic().
+    pub function: Option<FrameInfo>,
+    /// Whether that function ran in an interrupt.
+    pub in_interrupt: Option<bool>,
+    /// The task it ran in, or that was interrupted: not the panicking one where a task hung or another CPU locked up.
+    pub task: Option<TaskInfo>,
 }
 
 /// The system.

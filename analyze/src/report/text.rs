@@ -3,7 +3,10 @@
 use std::fmt::{self, Write as _};
 
 use super::fold::{fold, groups, printable, wrap};
-use super::{CpuInfo, ModuleInfo, Report, Section, StackInfo, Status, SystemInfo, TaskInfo, TasksInfo};
+use super::{
+    Cause, CauseInfo, CpuInfo, ModuleInfo, Report, Section, StackInfo, Status, SystemInfo, TaskInfo,
+    TasksInfo,
+};
 use crate::panic::Kind;
 use crate::sys::span;
 
@@ -58,6 +61,9 @@ impl Report {
         };
         let message = panic.message.as_deref().unwrap_or("the log knows of no panic and no oops");
         writeln!(out, "{head}: {}\n", printable(message))?;
+        if let Some(cause) = &panic.cause {
+            fact(out, "cause", &self.describe_cause(cause, panic.task.as_ref()))?;
+        }
         // Many causes: the first few, and the last, which is nearest to the end.
         let omitted = panic.causes.len().saturating_sub(CAUSE_LINES);
         for (i, cause) in panic.causes.iter().enumerate() {
@@ -83,6 +89,21 @@ impl Report {
         let text = |v: &Option<String>| v.clone().unwrap_or_else(|| "unknown".into());
         fact(out, "kernel", &format!("{} {}, {}", text(&s.release), text(&s.machine), self.taints()))?;
         fact(out, "host", &text(&s.hostname))
+    }
+
+    /// `soft-lockup in spin+0x5/0x10 [m]`, and whose stack that is, where it is not the panicking task's.
+    fn describe_cause(&self, cause: &CauseInfo, panicked: Option<&TaskInfo>) -> String {
+        let mut out = cause.kind.word().to_owned();
+        if let Some(function) = &cause.function {
+            out += &format!(" in {}", function.text());
+        }
+        if cause.in_interrupt == Some(true) && cause.kind != Cause::PanicInInterrupt {
+            out += ", in an interrupt";
+        }
+        if let Some(task) = cause.task.as_ref().filter(|task| panicked.is_none_or(|p| p.addr != task.addr)) {
+            out += &format!(": {}", describe(task, &self.tasks));
+        }
+        out
     }
 
     /// Whether the kernel was tainted, by what, and which modules did it.

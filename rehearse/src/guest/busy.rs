@@ -10,9 +10,7 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
-
-use super::{Failure, Orders, because};
+use super::{Failure, Orders, because, crash};
 use crate::disk::MOUNT_POINT;
 use crate::scene;
 
@@ -34,7 +32,7 @@ pub enum Role {
     Holder,
     /// Holds pages of the pattern that [`crate::scene`] knows.
     Pattern,
-    /// Writes `c` to /proc/sysrq-trigger.
+    /// Crashes, on a CPU of the host's choice.
     Crasher,
 }
 
@@ -116,13 +114,11 @@ pub(super) fn be(role: Role) -> Result<(), Failure> {
         patterns = (0..nr_pages).map(|number| Page(scene::pattern(number))).collect();
     }
     if let (Role::Crasher, Some(cpu)) = (role, orders.panic_cpu) {
-        let mut cpus = CpuSet::new();
-        cpus.set(cpu as usize);
-        sched_setaffinity(None, &cpus).map_err(because(&format!("cannot move to CPU {cpu}")))?;
+        crash::move_to(cpu, None)?;
     }
     println!("ready");
     match role {
-        Role::Crasher => fs::write("/proc/sysrq-trigger", "c").map_err(because("cannot crash")),
+        Role::Crasher => crash::crash(orders.crash),
         Role::Burner => loop {
             black_box(());
         },

@@ -6,6 +6,7 @@
 //! Everything here refuses to run anywhere but in such a guest.
 
 mod busy;
+mod crash;
 mod disk;
 mod orders;
 
@@ -24,6 +25,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, init_module, reboot, sethostname, uname};
 
+use crate::Crash;
 use crate::initramfs::{GUEST_MODULES, KDUMP_RS};
 use crate::phase::GUEST_PREFIX;
 
@@ -46,7 +48,7 @@ const INITRAMFS_DISK: &str = "/dev/vdb";
 const DOOR: &str = "/dev/ttyS1";
 
 /// How long a crashed kernel may take to be gone.
-const CRASH_LIMIT: Duration = Duration::from_secs(60);
+const CRASH_LIMIT: Duration = Duration::from_secs(100);
 
 /// Lets the serial port drain before a reset.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -101,6 +103,7 @@ fn live() -> Result<(), Failure> {
     phase("prepare", || {
         sethostname(b"kdump-rehearsal").map_err(because("cannot set the host name"))?;
         load_modules()?;
+        crash::prepare(orders.crash)?;
         disk::mount_by_uuid()?;
         busy::populate()?;
         if orders.pattern_bytes > 0 {
@@ -135,10 +138,15 @@ fn live() -> Result<(), Failure> {
         say("entering the image");
         kdump_rs("kexec", &["exec", "--force"].map(str::to_owned))?;
     }
+    crash::configure(orders.crash, orders.panic_cpu)?;
     say(&format!("crash {}", orders.crash));
-    busy::start(match orders.crash {
-        crate::Crash::Sysrq => Role::Crasher,
-    })?;
+    if orders.crash == Crash::KilledInit {
+        if let Some(cpu) = orders.panic_cpu {
+            crash::move_to(cpu, None)?;
+        }
+        return crash::crash(orders.crash);
+    }
+    busy::start(Role::Crasher)?;
     thread::sleep(CRASH_LIMIT);
     Err(format!("the kernel runs on, {} s after the crash was asked for", CRASH_LIMIT.as_secs()))
 }
