@@ -23,6 +23,10 @@ pub enum Command {
     Disarm(commands::disarm::Args),
     /// Say what is armed, and whether it still fits
     Status(commands::status::Args),
+    /// Check everything that a capture depends on, and name the command that mends what is wrong
+    Doctor(commands::doctor::Args),
+    /// Compute how much memory the capture kernel needs, and have it reserved at the next boot
+    Reserve(commands::reserve::Args),
     /// Boot a kernel in QEMU, panic it, capture and analyze: proof before production
     Rehearse(commands::rehearse::Args),
     /// Load an image and enter it without firmware: the fast reboot

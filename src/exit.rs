@@ -10,6 +10,8 @@ pub enum Exit {
     Complete,
     /// 1: an answer with gaps, or nothing armed.
     Gaps,
+    /// 2, without an error: what was looked at would not work.
+    Unfit,
 }
 
 /// Prints the error, if there is one, with its causes, and gives the exit code: 0 complete,
@@ -18,6 +20,7 @@ pub fn report(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(Exit::Complete) => ExitCode::SUCCESS,
         Ok(Exit::Gaps) => ExitCode::from(1),
+        Ok(Exit::Unfit) => ExitCode::from(2),
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("kdump-rs: {e:#}");

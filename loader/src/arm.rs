@@ -1,6 +1,7 @@
 //! Arming, from settings to a loaded capture kernel: [`prepare`] reads, [`Prepared::plan`] plans,
 //! [`Prepared::load`] performs and checks that it took effect.
 
+pub mod draft;
 mod error;
 mod via;
 
@@ -20,7 +21,7 @@ use crate::cpio::Archive;
 use crate::image::{self, Bundle, Found, Image, Purpose, Wrapping};
 use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, TargetConfig};
 use crate::machine::{self, Machine};
-use crate::modules::Tree;
+use crate::modules::{Tree, firmware};
 use crate::panic_image::PanicImage;
 use crate::plan::{self, Linux, LoadPlan, Request};
 use crate::preflight;
@@ -129,7 +130,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
     // No reservation comes before all else; with the image at hand, the size it needs can be told.
     let recommended = kernel.as_ref().ok().map(|kernel| {
         let initramfs = 8 << 20;
-        plan::recommended_bytes(&kernel.image, initramfs, 2 * initramfs, plan::top_of_ram(&machine))
+        plan::recommended_bytes(&kernel.image, initramfs, 2 * initramfs, &machine)
     });
     preflight::check_panic_path(&machine)?;
     preflight::check_reservation(&machine, recommended)?;
@@ -184,12 +185,18 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
 }
 
 /// The kernel, or another program and what stands in for a kernel then.
-struct Kernel {
-    image: BzImage,
-    program: Option<program::Program>,
-    path: PathBuf,
-    wrappings: Vec<Wrapping>,
-    bundle: Option<Bundle>,
+#[derive(Debug)]
+pub struct Kernel {
+    /// The kernel.
+    pub image: BzImage,
+    /// What runs in its place, if that is no Linux kernel.
+    pub program: Option<program::Program>,
+    /// Its file.
+    pub path: PathBuf,
+    /// What it was in.
+    pub wrappings: Vec<Wrapping>,
+    /// What came with it.
+    pub bundle: Option<Bundle>,
 }
 
 fn read_kernel(settings: &Settings, release: &str) -> Result<Kernel, Error> {
@@ -243,7 +250,7 @@ fn read_given(given: &Given, bundle: Option<Bundle>) -> Result<Capture, Error> {
     };
     // How large it becomes is not looked at; compressed ones are seldom smaller than a quarter of it.
     let unpacked_len = 4 * packed.len() as u64;
-    let initramfs = Initramfs { packed, unpacked_len, modules: Vec::new(), config: CaptureConfig::default() };
+    let initramfs = Initramfs { packed, unpacked_len, ..Initramfs::default() };
     Ok(Capture { target: None, initramfs, file })
 }
 
@@ -255,10 +262,7 @@ fn build_capture(
 ) -> Result<(Target, Initramfs, FileId), Error> {
     let init = find("kdump-init", "--init", settings.init.as_deref(), &init_places())?;
     let init_bytes = read_file("kdump-init", &init)?;
-    let modules = settings.modules.clone();
-    let modules = modules.unwrap_or_else(|| format!("/lib/modules/{}", machine.release).into());
-    let tree = Tree::open(&modules)?;
-    check_release(image, &modules)?;
+    let (tree, firmware) = open_modules(settings, machine, image)?;
     let target = Target::resolve(&settings.target)?;
     let config = CaptureConfig {
         modules: Vec::new(),
@@ -275,10 +279,24 @@ fn build_capture(
         },
         end: EndConfig { action: settings.end.clone() },
     };
-    let modules = initramfs::find_modules(&tree, &target)?;
-    let initramfs = initramfs::build(&init_bytes, &tree, modules, config)?;
+    let wanted = initramfs::find_modules(&tree, &target)?;
+    let initramfs = initramfs::build(&init_bytes, &tree, wanted, &firmware, config)?;
     let init_file = file_id("kdump-init", &init, state::file_sha256(&init_bytes))?;
     Ok((target, initramfs, init_file))
+}
+
+/// The capture kernel's modules, and where their firmware is.
+fn open_modules(
+    settings: &Settings,
+    machine: &Machine,
+    image: &BzImage,
+) -> Result<(Tree, Vec<PathBuf>), Error> {
+    let dir = settings.modules.clone();
+    let dir = dir.unwrap_or_else(|| format!("/lib/modules/{}", machine.release).into());
+    let tree = Tree::open(&dir)?;
+    check_release(image, &dir)?;
+    let release = dir.file_name().and_then(|name| name.to_str()).unwrap_or(&machine.release);
+    Ok((tree, firmware::directories(Path::new("/"), release)))
 }
 
 fn file_id(what: &'static str, path: &Path, sha256: [u8; 32]) -> Result<FileId, Error> {

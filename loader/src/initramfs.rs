@@ -1,16 +1,24 @@
-//! Building the capture initramfs: kdump-init, drivers, configuration, three device nodes.
+//! Building the capture initramfs: kdump-init, drivers and their firmware, configuration, three device nodes.
 //!
+//! Nothing goes in without a reason, which stays beside it as a [`Member`]: `arm --explain` prints them.
 //! Generated from a list, nothing is copied from the system's own initramfs, so it is a few MB. It
 //! is unpacked into memory that the capture kernel is short of, hence packed with gzip (which every
 //! kernel unpacks) at the fastest level: arming is waited for, too.
 
+mod member;
+
 use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::cpio::{self, Archive};
-use crate::modules::{self, Tree};
+use crate::modules::firmware::{self, FIRMWARE_DIR, MAX_FIRMWARE_BYTES};
+use crate::modules::{self, Reason, Tree, Wanted};
 use crate::target::Target;
+
+pub use member::{Member, Why};
 
 /// Where kdump-init reads its orders.
 pub const CONFIG_PATH: &str = "etc/kdump-rs/capture.toml";
@@ -101,7 +109,7 @@ pub enum Error {
 }
 
 /// A finished initramfs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Initramfs {
     /// gzip of the archive.
     pub packed: Vec<u8>,
@@ -111,66 +119,159 @@ pub struct Initramfs {
     pub modules: Vec<String>,
     /// The configuration in it.
     pub config: CaptureConfig,
+    /// What is in it, in the order of the archive; nothing of one that somebody else made.
+    pub members: Vec<Member>,
+    /// What is not as it should be, but does not prevent a capture: firmware that is not there.
+    pub warnings: Vec<String>,
+    /// How long building it took, reading modules included.
+    pub took: Duration,
 }
 
-/// The modules that `target` needs: drivers from its device up, then its file system, in load order.
+/// The modules that `target` needs, each with its reason: drivers from its device up, then its file system, in
+/// load order.
 ///
 /// # Errors
 /// [`modules::Error::NotFound`] if the kernel has no such file system, [`modules::Error::NoDriver`] if it
 /// has no driver for the disk.
-pub fn find_modules(tree: &Tree, target: &Target) -> Result<Vec<String>, modules::Error> {
+pub fn find_modules(tree: &Tree, target: &Target) -> Result<Vec<Wanted>, modules::Error> {
     let mut names = Vec::new();
     for device in &target.sysfs {
         names.extend(modules::devices::find_drivers(tree, device)?);
     }
     // ext4 serves ext2 and ext3, by the alias under which the kernel itself asks for them.
     let alias = format!("fs-{}", target.fstype);
-    names.push(if tree.find_alias(&target.fstype).is_empty() && !tree.is_builtin(&target.fstype) {
+    let name = if tree.find_alias(&target.fstype).is_empty() && !tree.is_builtin(&target.fstype) {
         alias
     } else {
         target.fstype.clone()
-    });
-    tree.closure(&names)
+    };
+    names.push((name, Reason::FileSystem { fstype: target.fstype.clone() }));
+    tree.wanted(&names)
 }
 
-/// Builds the initramfs. `init` is the program; `config.modules` is filled in here.
+/// Builds the initramfs. `init` is the program; `firmware` are the directories in which the modules' firmware is
+/// looked for; `config.modules` is filled in here.
 ///
 /// # Errors
 /// [`Error`].
 pub fn build(
     init: &[u8],
     tree: &Tree,
-    modules: Vec<String>,
+    modules: Vec<Wanted>,
+    firmware: &[PathBuf],
     mut config: CaptureConfig,
 ) -> Result<Initramfs, Error> {
+    let start = Instant::now();
     check_init(init)?;
-    let mut archive = Archive::new();
+    let mut contents = Contents::default();
     for dir in ["dev", "proc", "sys", "run", "mnt"] {
-        archive.dir(dir)?;
+        contents.archive.dir(dir)?;
+        contents.add(dir, 0, Why::MountPoint);
     }
     // The kernel opens /dev/console for init before anything is mounted.
-    archive.node("dev/console", 0o600, 5, 1)?;
-    archive.node("dev/null", 0o666, 1, 3)?;
+    contents.node("dev/console", 0o600, (5, 1), "the kernel opens it for init")?;
+    contents.node("dev/null", 0o666, (1, 3), "standard streams of the programs that kdump-init starts")?;
     // Where kdump-init's own lines go before devtmpfs is there.
-    archive.node("dev/kmsg", 0o600, 1, 11)?;
-    archive.file("init", 0o755, init)?;
+    contents.node("dev/kmsg", 0o600, (1, 11), "kdump-init's own lines, before /dev is mounted")?;
+    contents.file("init", 0o755, init, Why::Init)?;
     config.modules.clear();
-    for path in &modules {
-        let name = format!("{MODULE_DIR}/{}", modules::plain_file_name(path));
-        archive.file(&name, 0o644, &tree.read_decompressed(path)?)?;
-        config.modules.push(name);
+    let mut warnings = Vec::new();
+    let mut left = MAX_FIRMWARE_BYTES;
+    for Wanted { name, path, reason } in &modules {
+        let file = format!("{MODULE_DIR}/{}", modules::plain_file_name(path));
+        let bytes = tree.read_decompressed(path)?;
+        let why = Why::Module { module: name.clone(), reason: reason.clone() };
+        contents.file(&file, 0o644, &bytes, why)?;
+        config.modules.push(file);
+        match firmware::names(&bytes) {
+            Some(names) => {
+                left =
+                    contents.firmware(name, &firmware::find(firmware, &names, left), left, &mut warnings)?;
+            }
+            None => warnings
+                .push(format!("{path} has no readable .modinfo: whether it needs firmware is unknown")),
+        }
     }
-    archive.file(CONFIG_PATH, 0o600, config.to_toml()?.as_bytes())?;
-    let plain = archive.finish();
+    contents.file(CONFIG_PATH, 0o600, config.to_toml()?.as_bytes(), Why::Configuration)?;
+    let plain = contents.archive.finish();
 
     let room = Vec::with_capacity(plain.len() / 2);
     let mut gzip = flate2::write::GzEncoder::new(room, flate2::Compression::fast());
     let packed = gzip.write_all(&plain).and_then(|()| gzip.finish()).map_err(Error::Pack)?;
-    Ok(Initramfs { packed, unpacked_len: plain.len() as u64, modules, config })
+    Ok(Initramfs {
+        packed,
+        unpacked_len: plain.len() as u64,
+        modules: modules.into_iter().map(|module| module.path).collect(),
+        config,
+        members: contents.members,
+        warnings,
+        took: start.elapsed(),
+    })
+}
+
+/// An archive and what is said of each of its members.
+#[derive(Default)]
+struct Contents {
+    archive: Archive,
+    members: Vec<Member>,
+}
+
+impl Contents {
+    fn add(&mut self, path: &str, bytes: usize, why: Why) {
+        self.members.push(Member { path: path.to_owned(), bytes: bytes as u64, why });
+    }
+
+    fn file(&mut self, path: &str, mode: u32, bytes: &[u8], why: Why) -> Result<(), cpio::Error> {
+        self.archive.file(path, mode, bytes)?;
+        self.add(path, bytes.len(), why);
+        Ok(())
+    }
+
+    fn node(
+        &mut self,
+        path: &str,
+        mode: u32,
+        (major, minor): (u32, u32),
+        purpose: &'static str,
+    ) -> Result<(), cpio::Error> {
+        self.archive.node(path, mode, major, minor)?;
+        self.add(path, 0, Why::Node { purpose });
+        Ok(())
+    }
+
+    /// Adds a module's firmware, each file once, and gives what is left of `left` bytes.
+    fn firmware(
+        &mut self,
+        module: &str,
+        found: &firmware::Found,
+        mut left: u64,
+        warnings: &mut Vec<String>,
+    ) -> Result<u64, cpio::Error> {
+        for file in &found.files {
+            let path = format!("{FIRMWARE_DIR}/{}", file.name);
+            if self.members.iter().any(|member| member.path == path) {
+                continue;
+            }
+            let why = Why::Firmware { module: module.to_owned(), from: file.path.clone() };
+            self.file(&path, 0o644, &file.bytes, why)?;
+            left -= file.bytes.len() as u64;
+        }
+        if !found.missing.is_empty() {
+            warnings.push(format!(
+                "module {module} may ask for firmware that is not installed here: {}",
+                found.missing.join(", ")
+            ));
+        }
+        warnings.extend(found.unusable.iter().map(|why| format!("firmware of module {module}: {why}")));
+        Ok(left)
+    }
 }
 
 /// Refuses a program that would not start as the first of a system without libraries.
-fn check_init(init: &[u8]) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::NotAProgram`], [`Error::NotStatic`].
+pub fn check_init(init: &[u8]) -> Result<(), Error> {
     let elf = goblin::elf::Elf::parse(init).map_err(|_| Error::NotAProgram)?;
     if !elf.is_64 || elf.header.e_machine != goblin::elf::header::EM_X86_64 {
         return Err(Error::NotAProgram);
@@ -200,6 +301,70 @@ mod tests {
         }
     }
 
+    fn named(name: &str) -> (String, Reason) {
+        (name.to_owned(), Reason::Named)
+    }
+
+    /// Paths and sizes of an archive's members.
+    fn list(mut archive: &[u8]) -> Vec<(String, u64)> {
+        let mut members = Vec::new();
+        loop {
+            let field = |nr: usize| {
+                let digits = std::str::from_utf8(&archive[6 + 8 * nr..14 + 8 * nr]).unwrap();
+                usize::from_str_radix(digits, 16).unwrap()
+            };
+            let (size, name_size) = (field(6), field(11));
+            let name = String::from_utf8(archive[110..110 + name_size - 1].to_vec()).unwrap();
+            if name == "TRAILER!!!" {
+                return members;
+            }
+            let data = (110 + name_size).next_multiple_of(4);
+            archive = &archive[data + size.next_multiple_of(4)..];
+            members.push((name, size as u64));
+        }
+    }
+
+    /// Check that what is explained is what is there: every member of the archive but the directories that lead to
+    /// others, with its size; and that a module's firmware comes along.
+    #[test]
+    fn every_file_of_the_archive_is_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let (modules, lib) = (dir.path().join("modules/6.1"), dir.path().join("lib/firmware"));
+        std::fs::create_dir_all(&modules).unwrap();
+        std::fs::create_dir_all(lib.join("q")).unwrap();
+        std::fs::write(modules.join("modules.dep"), "qla.ko: fc.ko\nfc.ko:\n").unwrap();
+        std::fs::write(modules.join("fc.ko"), firmware::tests::module(&["license=GPL"])).unwrap();
+        let qla = firmware::tests::module(&["firmware=q/1.bin", "firmware=q/2.bin"]);
+        std::fs::write(modules.join("qla.ko"), &qla).unwrap();
+        std::fs::write(lib.join("q/1.bin"), b"microcode").unwrap();
+        let tree = Tree::open(&modules).unwrap();
+        let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let driver = Reason::Driver { device: "/sys/devices/pci0".into(), by: modules::FoundBy::Sysfs };
+        let wanted = tree.wanted(&[("qla".to_owned(), driver)]).unwrap();
+        let directories = firmware::directories(dir.path(), "6.1");
+        let built = build(&init, &tree, wanted, &directories, config()).unwrap();
+
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();
+        let leads = ["etc", "etc/kdump-rs", "lib", "lib/modules", "lib/firmware", "lib/firmware/q"];
+        let in_archive: Vec<_> =
+            list(&plain).into_iter().filter(|(name, _)| !leads.contains(&name.as_str())).collect();
+        let explained: Vec<_> = built.members.iter().map(|m| (m.path.clone(), m.bytes)).collect();
+        assert_eq!(in_archive, explained);
+        assert!(explained.contains(&("lib/modules/qla.ko".to_owned(), qla.len() as u64)));
+
+        let text = built.explain();
+        for line in [
+            "lib/modules/fc.ko          dependency of qla",
+            "lib/modules/qla.ko         driver of /sys/devices/pci0 (sysfs: in use now)",
+            "lib/firmware/q/1.bin       firmware asked for by qla",
+            "9 B in 1 firmware files",
+        ] {
+            assert!(text.contains(line), "{line}:\n{text}");
+        }
+        assert_eq!(built.warnings, ["module qla may ask for firmware that is not installed here: q/2.bin"]);
+    }
+
     /// Check that a static program, a module and the configuration arrive in the archive.
     #[test]
     fn the_archive_holds_init_modules_and_configuration() {
@@ -212,7 +377,7 @@ mod tests {
 
         // This test program is linked as kdump-init is: .cargo/config.toml makes all static.
         let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let built = build(&init, &tree, vec!["k/virtio_blk.ko.zst".into()], config()).unwrap();
+        let built = build(&init, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), &[], config()).unwrap();
         assert_eq!(built.config.modules, ["lib/modules/virtio_blk.ko"]);
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();

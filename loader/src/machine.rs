@@ -230,6 +230,15 @@ pub fn is_kexec_loaded(root: &Path) -> Option<bool> {
     read_flag(root, "sys/kernel/kexec_loaded")
 }
 
+/// Whether the kernel keeps a loaded elfcorehdr up to date when CPUs and when memory come and go; `None` where it
+/// has no such file, which is as good as no.
+///
+/// Source: Documentation/ABI/testing/sysfs-devices-memory (`crash_hotplug`).
+#[must_use]
+pub fn crash_hotplug(root: &Path) -> [Option<bool>; 2] {
+    ["cpu", "memory"].map(|kind| read_flag(root, &format!("sys/devices/system/{kind}/crash_hotplug")))
+}
+
 fn read_flag(root: &Path, path: &str) -> Option<bool> {
     let text = fs::read_to_string(root.join(path)).ok()?;
     Some(sysfs::parse_decimal(&text)? != 0)

@@ -60,6 +60,7 @@ impl Plan {
             second_loader: self.scene.second_loader.clone(),
             is_efi: self.scene.is_efi,
             toggled_cpu: self.scene.toggled_cpu,
+            asked: self.scene.asked.clone(),
         };
         let contents = Contents {
             kdump_rs: &self.programs.kdump_rs,

@@ -26,6 +26,9 @@ pub struct Scene {
     pub is_efi: bool,
     /// A CPU that is taken offline and back after arming; newer kernels rewrite elfcorehdr for it.
     pub toggled_cpu: Option<u32>,
+    /// Command lines of `kdump-rs` that are run once it is armed, their output on the console between two lines that
+    /// [`answer`] finds.
+    pub asked: Vec<String>,
     /// The CPU that the crash is asked for on.
     pub panic_cpu: Option<u32>,
     /// Bytes of anonymous memory that hold [pattern pages](pattern).
@@ -87,6 +90,19 @@ impl<'a> Held<'a> {
     }
 }
 
+/// What a command of [`Scene::asked`] printed, of the text of a console, and the code that it ended with.
+#[must_use]
+pub fn answer<'a>(console: &'a str, asked: &str) -> Option<(&'a str, i32)> {
+    let (_, after) = console.split_once(&format!("asked: {asked}\n"))?;
+    let (text, end) = after.split_once(ANSWERED)?;
+    // The line of the kernel log that ends it begins before the mark.
+    let text = text.rsplit_once('\n').map_or("", |(text, _)| text);
+    Some((text, end.split_whitespace().next()?.parse().ok()?))
+}
+
+/// Before the code that a command ended with.
+pub(crate) const ANSWERED: &str = "answered: ";
+
 /// Lets a waiting guest go on.
 pub(crate) fn release(door: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).open(door)?.write_all(b"go\n")
@@ -139,6 +155,13 @@ mod tests {
         }
         assert_eq!(pattern_number(&[0; 4096]), None);
         assert_eq!(pattern_number(&page[..4000]), None);
+    }
+
+    #[test]
+    fn an_answer_stands_between_its_marks() {
+        let console = "[ 1.0] kdump-rs-rehearse: asked: doctor\npass  a\nWARN  b\n[ 1.1] kdump-rs-rehearse: answered: 1\n";
+        assert_eq!(answer(console, "doctor"), Some(("pass  a\nWARN  b", 1)));
+        assert_eq!(answer(console, "status"), None);
     }
 
     #[test]

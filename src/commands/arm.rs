@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser as _, ValueEnum};
-use kdump_loader::arm::{self, Call, EntryState, Planned, Policy, Prepared, Settings, TestHook, Via};
+use kdump_loader::arm::{self, Call, EntryState, Planned, Policy, Prepared, Settings, TestHook, Via, draft};
 use kdump_loader::config::{self, ArmConfig};
 use kdump_loader::image;
 use kdump_loader::machine;
@@ -19,7 +19,7 @@ use crate::exit::Exit;
 const SYSTEM: &str = "/";
 
 /// Arguments.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 pub struct Args {
     /// Kernel to capture with (bzImage, vmlinux), or another program (static ELF, Multiboot 1 or 2); also compressed,
     /// or in a unified kernel image [default: that of the running kernel]
@@ -88,6 +88,9 @@ pub struct Args {
     /// Print the plan and load nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print every file of the capture initramfs, why it is there and its size, and load nothing
+    #[arg(long, conflicts_with = "probe")]
+    explain: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -144,6 +147,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let start = Instant::now();
     let settings = settings(args, read_config(args.config.as_deref())?)?;
     let root = Path::new(SYSTEM);
+    if args.explain {
+        return explain(&settings, root, args.json);
+    }
     let prepared = arm::prepare(settings, root, !args.dry_run)?;
     let mut plan = prepared.planned()?;
     if args.load_test {
@@ -157,7 +163,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
             eprintln!("kdump-rs: armed, but {} cannot be written: {error}", kdump_loader::state::STATE_PATH);
         }
     }
-    for warning in plan.warnings().iter().chain(&prepared.console.warning) {
+    let warnings =
+        plan.warnings().iter().chain(&prepared.console.warning).chain(&prepared.initramfs.warnings);
+    for warning in warnings {
         eprintln!("kdump-rs: warning: {warning}");
     }
     if let Some(kind) = &state.panic_test {
@@ -174,6 +182,41 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(Exit::Complete)
+}
+
+/// Prints what is in the initramfs and why. Works without a reservation, too.
+fn explain(settings: &Settings, root: &Path, is_json: bool) -> anyhow::Result<Exit> {
+    let (kernel, capture) = draft::explain(settings, root)?;
+    let initramfs = &capture.initramfs;
+    for warning in &initramfs.warnings {
+        eprintln!("kdump-rs: warning: {warning}");
+    }
+    let text = if is_json {
+        let report = json!({
+            "kernel": kernel.path,
+            "init": capture.init,
+            "target": capture.target,
+            "members": initramfs.members,
+            "packed_bytes": initramfs.packed.len(),
+            "unpacked_bytes": initramfs.unpacked_len,
+            "took_ms": initramfs.took.as_millis() as u64,
+            "warnings": initramfs.warnings,
+        });
+        serde_json::to_string_pretty(&report)? + "\n"
+    } else {
+        initramfs.explain()
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(Exit::Complete)
+}
+
+/// What `arm` would take as its settings, with the few that other commands have flags for.
+pub(super) fn settings_of(
+    kernel: Option<PathBuf>,
+    target: Option<PathBuf>,
+    config: Option<&Path>,
+) -> anyhow::Result<Settings> {
+    settings(&Args { kernel, target, ..Args::default() }, read_config(config)?)
 }
 
 /// Loads the plan. A refusal that leaves the machine without a capture kernel is followed by loading once more what

@@ -4,10 +4,12 @@ pub mod analyze;
 pub mod arm;
 pub mod capture;
 pub mod disarm;
+pub mod doctor;
 pub mod generate_docs;
 pub mod kexec;
 pub mod rehearse;
 pub mod rehearse_guest;
+pub mod reserve;
 pub mod status;
 
 use crate::cli::Command;
@@ -18,6 +20,8 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Arm(args) => arm::run(&args),
         Command::Disarm(args) => disarm::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Reserve(args) => reserve::run(&args),
         Command::Kexec(args) => kexec::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Rehearse(args) => rehearse::run(&args),

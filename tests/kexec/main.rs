@@ -14,7 +14,7 @@ mod programs;
 use std::path::{Path, PathBuf};
 
 use kdump_loader::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, TargetConfig};
-use kdump_loader::modules::Tree;
+use kdump_loader::modules::{Reason, Tree};
 use kdump_rehearse::{Error, Outcome, Plan, Scene};
 use serde_json::Value;
 
@@ -194,6 +194,7 @@ fn given_initrd(modules: &Path) -> Vec<u8> {
         dump: DumpConfig { level: 31, format: "kdump".to_owned(), compression: "zstd".to_owned() },
         end: EndConfig { action: "reboot".to_owned() },
     };
-    let names = tree.closure(&["virtio_pci", "virtio_blk", "ext4"]).unwrap();
-    initramfs::build(&std::fs::read(KDUMP_INIT).unwrap(), &tree, names, config).unwrap().packed
+    let names = ["virtio_pci", "virtio_blk", "ext4"].map(|name| (name.to_owned(), Reason::Named));
+    let wanted = tree.wanted(&names).unwrap();
+    initramfs::build(&std::fs::read(KDUMP_INIT).unwrap(), &tree, wanted, &[], config).unwrap().packed
 }

@@ -10,25 +10,31 @@ pub const MAX_MODULE_BYTES: u64 = 512 << 20;
 
 /// Gives the module's ELF bytes.
 pub(super) fn decompress(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
-    let result = match bytes.as_slice() {
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            read_bounded(lzma_rust2::XzReader::new(bytes.as_slice(), true))
-        }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::Decoder::new(bytes.as_slice()).and_then(read_bounded),
-        [0x1f, 0x8b, ..] => read_bounded(flate2::read::MultiGzDecoder::new(bytes.as_slice())),
-        _ => return Ok(bytes),
-    };
-    match result {
+    match unpack(bytes, MAX_MODULE_BYTES) {
         Ok(Some(plain)) => Ok(plain),
         Ok(None) => Err(Error::TooLarge { path: path.to_owned() }),
         Err(source) => Err(Error::Decompress { path: path.to_owned(), source }),
     }
 }
 
-fn read_bounded(reader: impl Read) -> io::Result<Option<Vec<u8>>> {
+/// Unpacks what is packed and leaves the rest as it is; `None` if more than `max` bytes come out.
+pub(super) fn unpack(bytes: Vec<u8>, max: u64) -> io::Result<Option<Vec<u8>>> {
+    match bytes.as_slice() {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            read_bounded(lzma_rust2::XzReader::new(bytes.as_slice(), true), max)
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            zstd::Decoder::new(bytes.as_slice()).and_then(|reader| read_bounded(reader, max))
+        }
+        [0x1f, 0x8b, ..] => read_bounded(flate2::read::MultiGzDecoder::new(bytes.as_slice()), max),
+        _ => Ok((bytes.len() as u64 <= max).then_some(bytes)),
+    }
+}
+
+fn read_bounded(reader: impl Read, max: u64) -> io::Result<Option<Vec<u8>>> {
     let mut plain = Vec::new();
-    reader.take(MAX_MODULE_BYTES + 1).read_to_end(&mut plain)?;
-    Ok((plain.len() as u64 <= MAX_MODULE_BYTES).then_some(plain))
+    reader.take(max + 1).read_to_end(&mut plain)?;
+    Ok((plain.len() as u64 <= max).then_some(plain))
 }
 
 #[cfg(test)]

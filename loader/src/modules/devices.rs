@@ -8,47 +8,48 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Error, Tree};
+use super::{Error, FoundBy, Reason, Tree};
 
 /// Longest chain that is believed; USB hubs behind PCI bridges make a dozen.
 const MAX_DEPTH: usize = 64;
 
 /// Names of the modules of `tree` that drive `device`, a directory under /sys/devices, and its
-/// parents, the outermost bus first.
+/// parents, the outermost bus first, each with the device as its reason.
 ///
 /// # Errors
 /// [`Error::NoDriver`] where a module that drives one of them now is none of `tree`.
-pub fn find_drivers(tree: &Tree, device: &Path) -> Result<Vec<String>, Error> {
+pub fn find_drivers(tree: &Tree, device: &Path) -> Result<Vec<(String, Reason)>, Error> {
     // Directories without uevent are no devices: `block`, and all above the bus.
     let chain: Vec<&Path> =
         device.ancestors().take(MAX_DEPTH).filter(|d| d.join("uevent").exists()).collect();
-    let mut names: Vec<String> = Vec::new();
+    let mut found: Vec<(String, Reason)> = Vec::new();
     for dir in chain.into_iter().rev() {
-        for name in drivers_of(tree, dir)? {
-            if !names.contains(&name) {
-                names.push(name);
+        let (names, by) = drivers_of(tree, dir)?;
+        for name in names {
+            if found.iter().all(|(other, _)| *other != name) {
+                found.push((name, Reason::Driver { device: dir.to_owned(), by }));
             }
         }
     }
-    Ok(names)
+    Ok(found)
 }
 
-fn drivers_of(tree: &Tree, dir: &Path) -> Result<Vec<String>, Error> {
+fn drivers_of(tree: &Tree, dir: &Path) -> Result<(Vec<String>, FoundBy), Error> {
     let driver = dir.join("driver");
     if !driver.exists() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), FoundBy::Sysfs));
     }
     let module_dir = fs::canonicalize(driver.join("module")).ok();
     let module = module_dir.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
     if module.is_some_and(|m| tree.is_builtin(m)) {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), FoundBy::Sysfs));
     }
     let found = module.map(|m| tree.find_alias(m)).unwrap_or_default();
-    let found = if found.is_empty() {
+    let (found, by) = if found.is_empty() {
         let alias = fs::read_to_string(dir.join("modalias")).unwrap_or_default();
-        tree.find_alias(alias.trim())
+        (tree.find_alias(alias.trim()), FoundBy::Modalias)
     } else {
-        found
+        (found, FoundBy::Sysfs)
     };
     // Only a loaded module has `initstate`. What is built in now and no module there is taken to be built in
     // there too: modules.builtin lists only what could have been a module.
@@ -59,7 +60,7 @@ fn drivers_of(tree: &Tree, dir: &Path) -> Result<Vec<String>, Error> {
             device: dir.to_owned(),
             dir: tree.dir().to_owned(),
         }),
-        _ => Ok(found.into_iter().map(str::to_owned).collect()),
+        _ => Ok((found.into_iter().map(str::to_owned).collect(), by)),
     }
 }
 
@@ -95,7 +96,12 @@ mod tests {
         symlink(root.path().join("bus/drivers/virtio-pci"), pci.join("driver")).unwrap();
         fs::write(pci.join("modalias"), "pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc00i00\n").unwrap();
 
-        assert_eq!(find_drivers(&tree, &part).unwrap(), ["virtio_pci", "virtio_blk"]);
+        let driver = |name: &str, device: &Path, by| {
+            (name.to_owned(), Reason::Driver { device: device.to_owned(), by })
+        };
+        let bus = driver("virtio_pci", &pci, FoundBy::Modalias);
+        let disk = driver("virtio_blk", &virtio, FoundBy::Sysfs);
+        assert_eq!(find_drivers(&tree, &part).unwrap(), [bus.clone(), disk]);
 
         // The tree of a kernel that has no such driver.
         fs::write(lib.join("modules.dep"), "k/virtio_pci.ko:\n").unwrap();
@@ -108,6 +114,6 @@ mod tests {
         }
         // One that has it built in.
         fs::write(lib.join("modules.builtin"), "kernel/drivers/block/virtio_blk.ko\n").unwrap();
-        assert_eq!(find_drivers(&Tree::open(&lib).unwrap(), &part).unwrap(), ["virtio_pci"]);
+        assert_eq!(find_drivers(&Tree::open(&lib).unwrap(), &part).unwrap(), [bus]);
     }
 }

@@ -1,15 +1,18 @@
 //! Kernel modules for the capture initramfs: which, in which order, as plain `.ko` bytes.
 //!
 //! [`Tree`] is a `/lib/modules/<release>` directory; [`Tree::closure`] turns module names and
-//! aliases into files in load order; [`Tree::read_decompressed`] gives what finit_module(2) takes
-//! from every kernel, whether or not it can unpack modules itself. Which drivers stand between a
-//! directory and its disk is found by [`devices`]. Nothing here loads a module.
+//! aliases into files in load order, [`Tree::wanted`] with the reason for each; [`Tree::read_decompressed`]
+//! gives what finit_module(2) takes from every kernel, whether or not it can unpack modules itself. Which drivers
+//! stand between a directory and its disk is found by [`devices`], which firmware they ask for by [`firmware`].
+//! Nothing here loads a module.
 //!
 //! Source: modules.dep(5), modprobe.d(5) for softdep and alias.
 
 mod compress;
 pub mod devices;
+pub mod firmware;
 mod text;
+mod wanted;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +20,7 @@ use std::{fs, io};
 
 pub use compress::MAX_MODULE_BYTES;
 pub use text::{normalize, wildcard_match};
+pub use wanted::{FoundBy, Reason, Wanted};
 
 /// What stands between a name and its module's bytes.
 #[derive(Debug, thiserror::Error)]
@@ -154,30 +158,48 @@ impl Tree {
     /// [`Error::NotFound`] for a name that is neither module nor alias nor built in;
     /// [`Error::Dangling`].
     pub fn closure<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<String>, Error> {
+        let named: Vec<_> = names.iter().map(|name| (name.as_ref().to_owned(), Reason::Named)).collect();
+        Ok(self.wanted(&named)?.into_iter().map(|module| module.path).collect())
+    }
+
+    /// The same, with the reason for each: that of the caller for what it names, and whose dependency it is for
+    /// the others.
+    ///
+    /// # Errors
+    /// Those of [`Self::closure`].
+    pub fn wanted(&self, names: &[(String, Reason)]) -> Result<Vec<Wanted>, Error> {
         let mut order = Order::default();
-        for name in names {
-            let name = name.as_ref();
+        let mut own: HashMap<&str, &Reason> = HashMap::new();
+        for (name, reason) in names {
             let found = self.find_alias(name);
             if found.is_empty() && !self.is_builtin(name) {
-                return Err(Error::NotFound { name: name.to_owned(), dir: self.dir.clone() });
+                return Err(Error::NotFound { name: name.clone(), dir: self.dir.clone() });
             }
             for module in found {
-                self.visit(module, &mut order)?;
+                own.entry(module).or_insert(reason);
+                self.visit(module, reason, &mut order)?;
             }
         }
-        Ok(order.paths)
+        // One that came earlier as another's dependency has a reason of its own.
+        for module in &mut order.modules {
+            if let Some(&reason) = own.get(module.name.as_str()) {
+                module.reason = reason.clone();
+            }
+        }
+        Ok(order.modules)
     }
 
     /// Depth first: softdeps that come before, dependencies, the module, softdeps that come after.
     /// A module is marked on entry, so a circle among softdeps ends.
-    fn visit(&self, name: &str, order: &mut Order) -> Result<(), Error> {
+    fn visit(&self, name: &str, reason: &Reason, order: &mut Order) -> Result<(), Error> {
         let Some(line) = self.files.get(name) else { return Ok(()) };
         if !order.seen.insert(name.to_owned()) {
             return Ok(());
         }
         let softdep = self.softdeps.get(name);
+        let wish = Reason::SoftDependency { of: name.to_owned() };
         for before in softdep.iter().flat_map(|s| &s.pre) {
-            self.visit_alias(before, order)?;
+            self.visit_alias(before, &wish, order)?;
         }
         // modules.dep has the deepest dependency last.
         for path in line.needs.iter().rev() {
@@ -185,17 +207,18 @@ impl Tree {
             if !self.files.contains_key(&needed) {
                 return Err(Error::Dangling { needed: path.clone(), by: name.to_owned() });
             }
-            self.visit(&needed, order)?;
+            self.visit(&needed, &Reason::Dependency { of: name.to_owned() }, order)?;
         }
-        order.paths.push(line.path.clone());
+        let (name, path, reason) = (name.to_owned(), line.path.clone(), reason.clone());
+        order.modules.push(Wanted { name, path, reason });
         for after in softdep.iter().flat_map(|s| &s.post) {
-            self.visit_alias(after, order)?;
+            self.visit_alias(after, &wish, order)?;
         }
         Ok(())
     }
 
-    fn visit_alias(&self, alias: &str, order: &mut Order) -> Result<(), Error> {
-        self.find_alias(alias).into_iter().try_for_each(|name| self.visit(name, order))
+    fn visit_alias(&self, alias: &str, reason: &Reason, order: &mut Order) -> Result<(), Error> {
+        self.find_alias(alias).into_iter().try_for_each(|name| self.visit(name, reason, order))
     }
 
     /// The module's ELF bytes; `path` is relative to the directory, as [`Self::closure`] gives it.
@@ -219,7 +242,7 @@ pub fn plain_file_name(path: &str) -> &str {
 #[derive(Default)]
 struct Order {
     seen: HashSet<String>,
-    paths: Vec<String>,
+    modules: Vec<Wanted>,
 }
 
 #[cfg(test)]
@@ -277,6 +300,27 @@ mod tests {
                 "kernel/fs/ext4/ext4.ko"
             ]
         );
+    }
+
+    #[test]
+    fn each_module_says_why_it_is_there() {
+        let (_dir, tree) = tree();
+        let fstype = Reason::FileSystem { fstype: "ext4".into() };
+        let driver = Reason::Driver { device: "/sys/devices/pci0/virtio0".into(), by: FoundBy::Sysfs };
+        let wanted = tree.wanted(&[
+            ("virtio_blk".to_owned(), driver.clone()),
+            ("virtio".to_owned(), Reason::Named),
+            ("ext4".to_owned(), fstype.clone()),
+        ]);
+        let wanted = wanted.unwrap();
+        let of = |name: &str| wanted.iter().find(|m| m.name == name).unwrap().reason.clone();
+        assert_eq!(of("virtio_blk"), driver);
+        assert_eq!(of("virtio_ring"), Reason::Dependency { of: "virtio_blk".into() });
+        assert_eq!(of("virtio"), Reason::Named, "its own reason comes before another's need");
+        assert_eq!(of("crc32c_intel"), Reason::SoftDependency { of: "ext4".into() });
+        assert_eq!(of("jbd2").to_string(), "dependency of ext4");
+        assert_eq!(of("ext4").to_string(), "file system of the target (ext4)");
+        assert_eq!(of("virtio_blk").to_string(), "driver of /sys/devices/pci0/virtio0 (sysfs: in use now)");
     }
 
     #[test]

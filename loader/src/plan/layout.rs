@@ -1,10 +1,9 @@
-//! Where in the crashkernel memory each segment goes, and how much of it a capture kernel needs.
+//! Where in the crashkernel memory each segment goes.
 
 use kdump_arch_x86::{PAGE_SIZE, PhysRange};
 
 use super::Error;
 use super::staging::{Piece, Place};
-use crate::bzimage::BzImage;
 use crate::machine::Machine;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -13,27 +12,6 @@ const GIB: u64 = 1 << 30;
 /// Free memory at the start of the region besides page tables: control page, PGD, the protected
 /// copy of VMCOREINFO, and slack for what later kernels may want.
 const CONTROL_ROOM: u64 = MIB;
-
-/// What a capture kernel takes at run time beyond its image and the initramfs, packed and unpacked:
-/// struct pages, slab, per-CPU memory, the capture program's buffers. Below it a warning is due.
-///
-/// Measured in 1 GiB guests with Debian's cloud kernels, in steps of 8 MiB: 6.1 dumped with 80 MiB of
-/// crashkernel memory and not with 72, 6.12 with 88 and not with 80, 7.3 with 104 and not with 96. This
-/// value recommends 112 MiB for each.
-pub const RUN_ROOM: u64 = 40 * MIB;
-
-/// Bitmaps of one bit per page frame that the capture program holds at once, up to the top of RAM.
-const NR_BITMAPS: u64 = 3;
-
-/// Bytes of crashkernel memory that this kernel with this initramfs can be expected to live in, to dump
-/// RAM up to `top_of_ram`.
-#[must_use]
-pub fn recommended_bytes(image: &BzImage, initramfs_len: u64, unpacked_len: u64, top_of_ram: u64) -> u64 {
-    let need = control_room(top_of_ram) + image.alignment() + image.init_size() + initramfs_len;
-    // crashkernel memory comes in multiples of 16 MiB.
-    let bitmaps = NR_BITMAPS * top_of_ram.div_ceil(8 * PAGE_SIZE);
-    (need + unpacked_len + RUN_ROOM + bitmaps).next_multiple_of(16 * MIB)
-}
 
 /// Finds an address in the crashkernel memory for each piece: those with one of their own first, then the
 /// low ones upwards from behind the kernel's control pages, then the high ones down from the top.

@@ -9,7 +9,7 @@ use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange};
 use zerocopy::IntoBytes as _;
 
 use super::staging::{Content, Launch, Needs, Payload, Piece, Place, Placed, Staged};
-use super::{Error, displaced, recommended_bytes, top_of_ram};
+use super::{Error, displaced, recommended_bytes};
 use crate::boot_params::{self, Pointers};
 use crate::bzimage::BzImage;
 use crate::cmdline;
@@ -100,7 +100,7 @@ impl<'a> Payload<'a> for Linux<'a> {
             pieces,
             outside: displaced.into_iter().collect(),
             displaced: displaced.map(|range| (range, KERNEL)),
-            recommended: recommended_bytes(image, initramfs, self.unpacked_len, top_of_ram(machine)),
+            recommended: recommended_bytes(image, initramfs, self.unpacked_len, machine),
         }
     }
 

@@ -345,16 +345,6 @@ fn a_memory_map_that_is_too_long_for_boot_params_goes_on_in_setup_data() {
     }
 }
 
-/// Check that the dump's bitmaps, 96 MiB for each TiB of RAM, are counted, and hardly for a small machine.
-#[test]
-fn more_ram_takes_more_memory_to_dump() {
-    let image = BzImage::parse(image(64 << 10, |h| h.init_size = (55 << 20).into())).unwrap();
-    let recommended = |ram: u64| recommended_bytes(&image, 4 * MIB, 8 * MIB, ram);
-    assert!(recommended(1 << 30) <= recommended(0) + 16 * MIB);
-    let more = recommended(4 << 40) - recommended(1 << 30);
-    assert!((4 * 96 * MIB..4 * 96 * MIB + 48 * MIB).contains(&more), "{more}");
-}
-
 #[test]
 fn a_machine_without_a_reservation_is_told_how_much() {
     let mut machine = machine(8 << 30, region(128, 256));

@@ -28,6 +28,7 @@ use rustix::system::{RebootCommand, init_module, reboot, sethostname, uname};
 use crate::Crash;
 use crate::initramfs::{GUEST_MODULES, KDUMP_RS};
 use crate::phase::GUEST_PREFIX;
+use crate::scene::ANSWERED;
 
 pub use busy::Role;
 pub use orders::Orders;
@@ -121,6 +122,7 @@ fn live() -> Result<(), Failure> {
         }
         kdump_rs("status", &[])
     })?;
+    orders.asked.iter().try_for_each(|line| ask(line))?;
     if let Some(cpu) = orders.toggled_cpu {
         toggle(cpu)?;
     }
@@ -170,6 +172,16 @@ fn reboot_by_kexec(times: u32) -> Result<(), Failure> {
     let (initrd, append) = (format!("--initrd={INITRAMFS_DISK}"), format!("--append={words}"));
     kdump_rs("kexec", &["load".to_owned(), kernel, initrd, append])?;
     kdump_rs("kexec", &["exec".to_owned()])
+}
+
+/// Runs a command whose output is wanted, whatever it ends with.
+fn ask(line: &str) -> Result<(), Failure> {
+    say(&format!("asked: {line}"));
+    let status = Command::new(KDUMP_RS).args(line.split_whitespace()).status();
+    let status = status.map_err(because(&format!("cannot run {KDUMP_RS}")))?;
+    thread::sleep(DRAIN);
+    say(&format!("{ANSWERED}{}", status.code().unwrap_or(-1)));
+    Ok(())
 }
 
 /// Takes a CPU offline and back.

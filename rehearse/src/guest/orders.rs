@@ -32,6 +32,8 @@ pub struct Orders {
     pub is_efi: bool,
     /// The CPU to take offline and back, once armed.
     pub toggled_cpu: Option<u32>,
+    /// Command lines of `kdump-rs` to run once armed, whatever they end with.
+    pub asked: Vec<String>,
 }
 
 impl Orders {
@@ -56,6 +58,9 @@ impl Orders {
         }
         if let Some(cpu) = self.toggled_cpu {
             text.push_str(&format!("toggle-cpu {cpu}\n"));
+        }
+        for line in &self.asked {
+            text.push_str(&format!("ask {line}\n"));
         }
         for word in &self.loader {
             text.push_str(&format!("loader {word}\n"));
@@ -96,6 +101,7 @@ impl Orders {
             second_loader: vec![],
             is_efi: false,
             toggled_cpu: None,
+            asked: vec![],
         };
         let number = |line: &str, text: &str| -> Result<u64, String> {
             text.parse().map_err(|_| format!("{line:?} is no order"))
@@ -107,6 +113,7 @@ impl Orders {
                 Some(("panic-cpu", cpu)) => orders.panic_cpu = Some(number(line, cpu)? as u32),
                 Some(("toggle-cpu", cpu)) => orders.toggled_cpu = Some(number(line, cpu)? as u32),
                 Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
+                Some(("ask", line)) => orders.asked.push(line.to_owned()),
                 Some(("loader", word)) => orders.loader.push(word.to_owned()),
                 Some(("second-loader", word)) => orders.second_loader.push(word.to_owned()),
                 Some(("efi", "on")) => orders.is_efi = true,
@@ -145,6 +152,7 @@ mod tests {
             second_loader: vec!["kexec".into(), "-d".into()],
             is_efi: true,
             toggled_cpu: Some(1),
+            asked: vec!["doctor --json".into(), "reserve".into()],
         };
         assert_eq!(Orders::parse(&orders.to_text()), Ok(orders));
     }
