@@ -98,8 +98,20 @@ const FIELDS: [(usize, &str); 83] = [
     (0xcd0, "eddbuf"),
 ];
 
-/// What was staged: of boot_params each field, of what it points to the content, of elfcorehdr each header.
-pub fn read(guest: &Held<'_>, boot_params: u64) -> Facts {
+/// What was staged.
+pub struct Staged {
+    /// Of boot_params each field, of what it points to the content, of elfcorehdr each header.
+    pub facts: Facts,
+    /// The memory map: start, end, type.
+    pub memory: Vec<(u64, u64, u32)>,
+    /// Where elfcorehdr is.
+    pub elfcorehdr: u64,
+    /// Where a copy of the first MiB will be, if there is to be one.
+    pub low_copy: Option<(u64, u64)>,
+}
+
+/// Reads what was staged with boot_params at an address.
+pub fn read(guest: &Held<'_>, boot_params: u64) -> Staged {
     let bytes_at = |address: u64, len: usize| {
         let mut bytes = vec![0; len];
         guest.read(address, &mut bytes).unwrap();
@@ -114,11 +126,11 @@ pub fn read(guest: &Held<'_>, boot_params: u64) -> Facts {
             facts.insert(name.to_owned(), number(&page[start..end]));
         }
     }
-    for entry in &params.e820_table[..params.e820_entries.into()] {
-        let BootE820Entry { addr, size, type_ } = *entry;
-        let name = format!("e820 {:#013x}-{:#013x}", addr.get(), addr.get() + size.get());
-        facts.insert(name, type_.get().to_string());
-    }
+    let entries = &params.e820_table[..params.e820_entries.into()];
+    let memory = entries
+        .iter()
+        .map(|BootE820Entry { addr, size, type_ }| (addr.get(), addr.get() + size.get(), type_.get()));
+    let memory = memory.collect();
     let SetupHeader { ramdisk_image, ramdisk_size, cmd_line_ptr, .. } = params.hdr;
     let whole = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     let initrd = whole(ramdisk_image.get(), params.ext_ramdisk_image.get());
@@ -130,8 +142,28 @@ pub fn read(guest: &Held<'_>, boot_params: u64) -> Facts {
     words.retain(|word| !word.starts_with("elfcorehdr="));
     facts.insert("command line".to_owned(), words.join(" "));
     let at = elfcorehdr(&cmdline).unwrap_or_else(|| panic!("no elfcorehdr= in {cmdline}"));
-    facts.extend(headers(&bytes_at(at, 64 << 10)));
-    facts
+    let bytes = bytes_at(at, 64 << 10);
+    let headers = headers(&bytes);
+    facts.insert("elfcorehdr header".to_owned(), elf_header(&bytes));
+    facts.extend(headers.iter().map(describe));
+    let low = headers.iter().find(|header| header.p_type.get() != PT_NOTE && header.p_paddr.get() < 1 << 20);
+    let low_copy = low.map(|low| (low.p_offset.get(), low.p_offset.get() + low.p_memsz.get()));
+    facts.insert("setup_data".to_owned(), nodes(guest, params.hdr.setup_data.get()));
+    Staged { facts, memory, elfcorehdr: at, low_copy }
+}
+
+/// Types and sizes of the nodes of setup_data.
+fn nodes(guest: &Held<'_>, first: u64) -> String {
+    let mut found = Vec::new();
+    let mut at = first;
+    while at != 0 && found.len() < 16 {
+        let mut node = [0; 16];
+        guest.read(at, &mut node).unwrap();
+        let word = |at: usize| u32::from_le_bytes(*node[at..].first_chunk().unwrap());
+        found.push(format!("type {} of {} bytes", word(8), word(12)));
+        at = u64::from_le_bytes(*node.first_chunk().unwrap());
+    }
+    if found.is_empty() { "-".to_owned() } else { found.join(", ") }
 }
 
 /// Numbers as such, what is longer as bytes, zeros in short.
@@ -156,21 +188,24 @@ fn elfcorehdr(cmdline: &str) -> Option<u64> {
     }
 }
 
-fn headers(bytes: &[u8]) -> Facts {
-    let ehdr = Ehdr::read_from_prefix(bytes).unwrap().0;
-    let mut facts = Facts::new();
-    let mut without_count = ehdr;
-    without_count.e_phnum = 0.into();
-    facts.insert("elfcorehdr header".to_owned(), number(without_count.as_bytes()));
-    let count = ehdr.e_phnum.get().into();
-    let headers = <[Phdr]>::ref_from_prefix_with_elems(&bytes[64..], count).unwrap().0;
-    for header in headers {
-        let kind = if header.p_type.get() == PT_NOTE { "PT_NOTE" } else { "PT_LOAD" };
-        let name = format!("{kind} {:#x}+{:#x}", header.p_paddr.get(), header.p_memsz.get());
-        let rest = [header.p_offset, header.p_vaddr, header.p_filesz, header.p_align];
-        let rest: Vec<_> = rest.iter().map(|word| format!("{:#x}", word.get())).collect();
-        // The kernel's text lies in RAM, so two may begin at one address.
-        facts.insert(name, format!("flags {} {}", header.p_flags.get(), rest.join(" ")));
-    }
-    facts
+/// All of it but the number of program headers.
+fn elf_header(bytes: &[u8]) -> String {
+    let mut header = Ehdr::read_from_prefix(bytes).unwrap().0;
+    header.e_phnum = 0.into();
+    number(header.as_bytes())
+}
+
+fn headers(bytes: &[u8]) -> Vec<Phdr> {
+    let count = Ehdr::read_from_prefix(bytes).unwrap().0.e_phnum.get().into();
+    <[Phdr]>::ref_from_prefix_with_elems(&bytes[64..], count).unwrap().0.to_vec()
+}
+
+fn describe(header: &Phdr) -> (String, String) {
+    let kind = if header.p_type.get() == PT_NOTE { "PT_NOTE" } else { "PT_LOAD" };
+    let rest = [header.p_offset, header.p_vaddr, header.p_filesz, header.p_align];
+    let rest: Vec<_> = rest.iter().map(|word| format!("{:#x}", word.get())).collect();
+    (
+        format!("{kind} {:#x}+{:#x}", header.p_paddr.get(), header.p_memsz.get()),
+        format!("flags {} {}", header.p_flags.get(), rest.join(" ")),
+    )
 }

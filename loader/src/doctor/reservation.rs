@@ -3,6 +3,7 @@
 use super::{Facts, Verdict, chain, fail, pass, warn};
 use crate::plan::size_text;
 use crate::preflight;
+use crate::reserve::Value;
 
 const APPLY: &str = "kdump-rs reserve --apply && reboot";
 
@@ -33,10 +34,7 @@ pub(super) fn reservation(facts: &Facts) -> Verdict {
             None => fail("none: the kernel was booted without crashkernel=", APPLY),
         },
         Err(preflight::Error::ReservationFailed { asked }) => {
-            let log = facts.system.crashkernel_log.last();
-            let why = log.map_or("the kernel log no longer says why".to_owned(), |line| {
-                format!("the kernel says: {line}")
-            });
+            let why = why_failed(facts, &asked);
             fail(
                 format!("none, though crashkernel={asked} was asked for; {why}"),
                 format!("kdump-rs reserve --size {} --apply && reboot", smaller(facts)),
@@ -47,6 +45,16 @@ pub(super) fn reservation(facts: &Facts) -> Verdict {
             "boot a kernel with CONFIG_KEXEC and CONFIG_CRASH_DUMP",
         ),
         Err(error) => fail(chain(&error), APPLY),
+    }
+}
+
+/// Of a size beyond all RAM the kernel says nothing. Source: kernel/crash_reserve.c (`parse_crashkernel`).
+fn why_failed(facts: &Facts, asked: &str) -> String {
+    let ram: u64 = facts.machine.iomem.ram().iter().map(|range| range.len()).sum();
+    match (facts.system.crashkernel_log.last(), asked.parse::<Value>().ok().and_then(|value| value.bytes())) {
+        (Some(line), _) => format!("the kernel says: {line}"),
+        (None, Some(bytes)) if bytes >= ram => format!("there are but {} of RAM", size_text(ram)),
+        (None, _) => "the kernel log no longer says why".to_owned(),
     }
 }
 

@@ -185,6 +185,14 @@ fn each_lack_of_a_reservation_has_its_own_reason() {
                 vec!["crashkernel reservation failed - No suitable area found.".into()];
         },
     );
+    expect("reservation", Status::Fail, "of RAM", "--size 112M", |f| {
+        none(f);
+        f.machine.cmdline = "crashkernel=800G".into();
+    });
+    expect("reservation", Status::Fail, "no longer says why", "--size 112M", |f| {
+        none(f);
+        f.machine.cmdline = "crashkernel=64M".into();
+    });
     expect("reservation", Status::Fail, "no /sys/kernel/kexec_crash_size", "CONFIG_KEXEC", |f| {
         none(f);
         f.machine.crash_size = None;

@@ -48,7 +48,7 @@ pub struct Args {
     /// Panic on each CPU in turn
     #[arg(long)]
     all_cpus: bool,
-    /// Configuration file, whose section [arm] is rehearsed [default: /etc/kdump-rs/config.toml]
+    /// Configuration file; what it tells `arm` is rehearsed [default: /etc/kdump-rs/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Dump level for `arm`: which pages are left out, 0 (none) to 31
