@@ -3,40 +3,32 @@
 //!
 //! Needs QEMU and the kernels; `make test` runs these tests, a plain `cargo test` lists them as ignored.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::time::Duration;
 
 use kdump_loader::initramfs::{self, CaptureConfig};
 use kdump_loader::modules::Tree;
 use kdump_rehearse::scene::answer;
-use kdump_rehearse::{Error, Outcome, Plan, Programs, Progress, Scene};
+use kdump_rehearse::{Error, Outcome, Plan, Scene};
 use serde_json::Value;
 
-const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
-const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
+use common::{KDUMP_INIT, Quiet, Turn, scratch};
 
 /// What an initramfs without modules may have.
 const BUDGET: u64 = 4 << 20;
 
-/// Guests take two CPUs each: one after the other is as fast as all at once, and steadier.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-struct Quiet;
-
-impl Progress for Quiet {}
-
 fn run(name: &str, kernel: &str, crashkernel: &str, scene: Scene) -> (Result<Outcome, Error>, String) {
-    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let kernel = cache().join("kernels").join(kernel).join("vmlinuz");
-    assert!(kernel.exists(), "{} is missing: run scripts/fetch-kernel.sh", kernel.display());
-    let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("advice-{name}"));
-    let plan =
-        Plan { scene, crashkernel: crashkernel.to_owned(), ..Plan::new(kernel, programs, out.clone()) };
+    let _turn = Turn::wait();
+    let out = scratch(&format!("advice-{name}"));
+    let plan = Plan {
+        scene,
+        crashkernel: crashkernel.to_owned(),
+        ..Plan::new(common::kernel(kernel), common::programs(), out.clone())
+    };
     let result = plan.run(&mut Quiet);
-    let serial = std::fs::read(out.join("serial.log")).unwrap_or_default();
-    (result, String::from_utf8_lossy(&serial).replace('\r', ""))
+    (result, common::serial_of(&out))
 }
 
 /// The whole of what lies in the initramfs when no driver is needed, with the real kdump-init.
@@ -209,12 +201,3 @@ fn a_guest_that_cannot_be_armed_is_told_why() {
 
 /// Where our program is in the guest.
 const KDUMP_RS_THERE: &str = kdump_rehearse::initramfs::KDUMP_RS;
-
-/// Where the scripts put kernels.
-fn cache() -> PathBuf {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-    };
-    base.join("kdump-rs")
-}

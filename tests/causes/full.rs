@@ -1,5 +1,7 @@
 //! Kernels that die in every way we know of, on each of their CPUs.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod named;
 
 use kdump_rehearse::{Crash, Plan};

@@ -4,6 +4,8 @@
 //! (`scripts/build-guest-module.sh`); `make test` sees to all of them and runs these tests, `make test-full` those of
 //! `full.rs` too.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod named;
 
 use kdump_rehearse::Crash;

@@ -4,32 +4,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+#[path = "../common/mod.rs"]
+mod common;
 
-use kdump_rehearse::{Plan, Programs, Progress};
+use kdump_rehearse::Plan;
 use serde_json::Value;
 
-const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
-const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
-
-/// Guests take two CPUs each: one after the other is as fast as all at once, and steadier.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-struct Quiet;
-
-impl Progress for Quiet {}
+use common::{Quiet, Turn, cache, scratch};
 
 /// Runs a guest to the end of its capture; gives the report of its dump and its console.
 fn capture(name: &str, kernel: &str, edit: impl FnOnce(&mut Plan)) -> (Value, String) {
-    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("firmware-{name}"));
-    let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
-    let mut plan = Plan::new(kernels(kernel).join("vmlinuz"), programs, out.clone());
+    let _turn = Turn::wait();
+    let out = scratch(&format!("firmware-{name}"));
+    let mut plan = Plan::new(common::kernel(kernel), common::programs(), out.clone());
     edit(&mut plan);
     let result = plan.run(&mut Quiet);
-    let serial = std::fs::read(out.join("serial.log")).unwrap_or_default();
-    let serial = String::from_utf8_lossy(&serial).replace('\r', "");
+    let serial = common::serial_of(&out);
     let outcome = result.unwrap_or_else(|error| panic!("{error}\n{serial}"));
     let report = std::fs::read(outcome.dump_dir.join("report.json")).unwrap();
     let report: Value = serde_json::from_slice(&report).unwrap();
@@ -145,19 +135,4 @@ fn cma_memory_is_the_capture_kernels_ram() {
         total > (160 << 20) + CMA - (2 << 20) && total <= (160 << 20) + CMA,
         "{total:#x} in {ram:x?}\n{serial}"
     );
-}
-
-/// Where the scripts put a kernel.
-fn kernels(version: &str) -> PathBuf {
-    let dir = cache().join("kernels").join(version);
-    assert!(dir.exists(), "{} is missing: run scripts/fetch-kernel.sh {version}", dir.display());
-    dir
-}
-
-fn cache() -> PathBuf {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-    };
-    base.join("kdump-rs")
 }

@@ -4,38 +4,28 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+#[path = "../common/mod.rs"]
+mod common;
 
 use kdump_loader::bzimage::BzImage;
 use kdump_loader::image::packed::Packing;
 use kdump_loader::image::{Image, Purpose, Wrapping, recognise};
-use kdump_rehearse::{Error, Outcome, Plan, Programs, Progress, Scene};
+use kdump_rehearse::{Error, Outcome, Plan, Scene};
 use serde_json::Value;
 
-const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
-const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
-
-/// Guests take two CPUs each: one after the other is as fast as all at once, and steadier.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-struct Quiet;
-
-impl Progress for Quiet {}
+use common::{KDUMP_RS, Quiet, Turn, scratch};
 
 /// Runs a 6.12 guest that has an image as /boot/image.
 fn run(name: &str, image: &[u8], arm: &[&str], mut scene: Scene) -> (Result<Outcome, Error>, String) {
-    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("images-{name}"));
+    let _turn = Turn::wait();
+    let out = scratch(&format!("images-{name}"));
     let path = out.with_extension("image");
     std::fs::write(&path, image).unwrap();
     scene.files.push(("boot/image".to_owned(), path));
-    let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
     let arm = arm.iter().map(|&word| word.to_owned()).collect();
-    let plan = Plan { arm, scene, ..Plan::new(kernels("6.12").join("vmlinuz"), programs, out.clone()) };
+    let plan = Plan { arm, scene, ..Plan::new(common::kernel("6.12"), common::programs(), out.clone()) };
     let result = plan.run(&mut Quiet);
-    let serial = std::fs::read(out.join("serial.log")).unwrap_or_default();
-    (result, String::from_utf8_lossy(&serial).replace('\r', ""))
+    (result, common::serial_of(&out))
 }
 
 /// The report of the dump that a guest's capture kernel wrote.
@@ -49,7 +39,7 @@ fn report((result, serial): (Result<Outcome, Error>, String)) -> (Value, String)
 }
 
 fn vmlinuz() -> Vec<u8> {
-    std::fs::read(kernels("6.12").join("vmlinuz")).unwrap()
+    std::fs::read(common::kernel("6.12")).unwrap()
 }
 
 /// What a bzImage has inside is a vmlinux that the kernel's own build compressed: lz4 with a legacy frame in Debian's 6.1,
@@ -58,7 +48,7 @@ fn vmlinuz() -> Vec<u8> {
 #[ignore = "reads the kernels that are fetched; `make test` runs it"]
 fn the_kernels_own_compressed_vmlinux_is_recognised() {
     for (version, packing) in [("6.1", Packing::Lz4Legacy), ("6.12", Packing::Zstd), ("7.3", Packing::Zstd)] {
-        let image = BzImage::parse(std::fs::read(kernels(version).join("vmlinuz")).unwrap()).unwrap();
+        let image = BzImage::parse(std::fs::read(common::kernel(version)).unwrap()).unwrap();
         let header = image.header();
         let start = header.payload_offset.get() as usize;
         let payload = &image.kernel()[start..start + header.payload_length.get() as usize];
@@ -144,15 +134,4 @@ fn uki(sections: &[(&str, &[u8])]) -> Vec<u8> {
         file.resize(file.len().next_multiple_of(512), 0);
     }
     file
-}
-
-/// Where the scripts put a kernel.
-fn kernels(version: &str) -> PathBuf {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-    };
-    let dir = base.join("kdump-rs/kernels").join(version);
-    assert!(dir.exists(), "{} is missing: run scripts/fetch-kernel.sh {version}", dir.display());
-    dir
 }

@@ -7,16 +7,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod staged;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
-use kdump_rehearse::{Held, Plan, Programs, Progress, Scene};
+use kdump_rehearse::{Held, Plan, Progress, Scene};
+
+use common::{KDUMP_RS, cache, scratch};
 use staged::{Facts, Staged};
-
-const KDUMP_RS: &str = env!("CARGO_BIN_EXE_kdump-rs");
-const KDUMP_INIT: &str = env!("CARGO_BIN_EXE_kdump-init");
 
 /// What kexec-tools says of where boot_params is.
 const BOOT_PARAMS: &str = "Loaded real_mode_data and command line at 0x";
@@ -122,7 +122,7 @@ fn every_difference_from_kexec_tools_has_a_reason() {
     let version = std::fs::read_to_string(tools.join("version"));
     let version = version.unwrap_or_else(|_| panic!("run scripts/fetch-kexec-tools.sh"));
     println!("beside {}", version.trim());
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reference");
+    let out = scratch("reference");
     let initrd = out.with_extension("initrd");
     std::fs::write(&initrd, vec![0x5a; 300_000]).unwrap();
     let kernels = cache().join("kernels/6.12");
@@ -153,8 +153,7 @@ fn every_difference_from_kexec_tools_has_a_reason() {
         stop_at: Some("kdump-rs-rehearse: crash sysrq".to_owned()),
         ..Scene::default()
     };
-    let programs = Programs { kdump_rs: KDUMP_RS.into(), kdump_init: KDUMP_INIT.into() };
-    let plan = Plan { scene, ..Plan::new(kernels.join("vmlinuz"), programs, out.clone()) };
+    let plan = Plan { scene, ..Plan::new(kernels.join("vmlinuz"), common::programs(), out.clone()) };
     let mut both = Both::default();
     let result = plan.run(&mut both);
     let serial = String::from_utf8_lossy(&std::fs::read(out.join("serial.log")).unwrap()).into_owned();
@@ -232,12 +231,4 @@ fn compare(ours: &Facts, theirs: &Facts) {
     assert!(unexplained.is_empty(), "differences without a reason:\n{}", unexplained.join("\n"));
     let unseen = (0..DIFFERENCES.len()).filter(|nr| !seen.contains(nr)).map(|nr| DIFFERENCES[nr].0);
     assert_eq!(unseen.collect::<Vec<_>>(), [""; 0], "in the table, and not seen");
-}
-
-fn cache() -> PathBuf {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-    };
-    base.join("kdump-rs")
 }
