@@ -1,5 +1,6 @@
 #!/bin/sh
-# Fetches a Debian cloud kernel: fetch-kernel.sh VERSION...   (5.10, 6.1, 6.12, 7.2, 7.3)
+# Fetches a Debian kernel: fetch-kernel.sh VERSION...   (5.10, 6.1, 6.12, 7.2, 7.3: the cloud flavour, small and
+# quick to boot; 6.12-amd64 and so on: the generic one, which is several times as large)
 #
 # Leaves ~/.cache/kdump-rs/kernels/VERSION with `vmlinuz`, `modules` (the tree, with modules.dep)
 # and `release` (what uname -r will say). Does nothing where that is there already. apt checks
@@ -9,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/apt.sh"
 
 suite_of() {
-    case $1 in
+    case ${1%-amd64} in
         5.10) echo bullseye ;;
         6.1) echo bookworm ;;
         6.12) echo trixie ;;
@@ -24,14 +25,20 @@ fetch() {
     dest="$cache/kernels/$version"
     if [ -e "$dest/release" ]; then return 0; fi
     suite=$(suite_of "$version")
-    say "fetching the $version cloud kernel of Debian $suite"
+    case $version in
+        *-amd64) flavour=amd64 ;;
+        *) flavour=cloud-amd64 ;;
+    esac
+    version=${version%-amd64}
+    say "fetching the $version $flavour kernel of Debian $suite"
     private_suite "$suite"
 
     # 6.x: everything is in linux-image-*. From 7.2 on the image is in linux-binary-*, the modules
     # in linux-modules-*, the list of built-in ones in linux-base-*.
+    # The generic flavour's release has no word more: 6.12.1+deb13-amd64, beside …-rt-amd64 and …-cloud-amd64.
     release=$(private_apt cache pkgnames "linux-image-$version" |
-        sed -n "s/^linux-image-\($version[.-].*-cloud-amd64\)\$/\1/p" | sort -V | tail -n 1)
-    [ -n "$release" ] || die "Debian $suite has no linux-image-$version*-cloud-amd64 any more"
+        sed -n "s/^linux-image-\($version[.-][^-]*\(-[0-9]*\)\{0,1\}-$flavour\)\$/\1/p" | sort -V | tail -n 1)
+    [ -n "$release" ] || die "Debian $suite has no linux-image-$version*-$flavour any more"
 
     # In the destination's own directory, so that the rename at the end is atomic.
     work="$cache/kernels/.$version.$$"

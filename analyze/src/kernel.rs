@@ -41,9 +41,9 @@ pub struct Kernel<'a> {
     /// VMCOREINFO.
     pub info: &'a VmcoreInfo,
     /// Symbols of the kernel image; empty if [`Kernel::gaps`] says why.
-    pub symbols: Symbols,
+    pub symbols: Symbols<'a>,
     /// Types of the kernel image; absent if [`Kernel::gaps`] says why.
-    pub btf: Option<Btf>,
+    pub btf: Option<Btf<'a>>,
     /// What of the above could not be had.
     pub gaps: Vec<Gap>,
 }
@@ -72,7 +72,7 @@ impl<'a> Kernel<'a> {
         Ok(kernel)
     }
 
-    fn read_btf(&self) -> Result<Btf, Gap> {
+    fn read_btf(&self) -> Result<Btf<'a>, Gap> {
         let (start, stop) = (self.symbol("__start_BTF")?, self.symbol("__stop_BTF")?);
         let len = stop
             .0
@@ -80,7 +80,7 @@ impl<'a> Kernel<'a> {
             .ok_or_else(|| Gap::Other("__stop_BTF precedes __start_BTF".into()))?;
         let bytes = self
             .mem
-            .read_vec(start, len, 64 << 20)
+            .read_piece(start, len, 64 << 20)
             .map_err(|source| Gap::Read { what: "BTF".into(), source })?;
         Btf::parse(bytes).map_err(|e| Gap::Other(e.to_string()))
     }

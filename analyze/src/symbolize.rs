@@ -79,7 +79,7 @@ impl<'k, 'd> Symbolizer<'k, 'd> {
         let (symbol, offset) = self.kernel.symbols.lookup(addr)?;
         let next = self.kernel.symbols.next_address(addr).unwrap_or(end);
         Some(Name {
-            symbol: demangle(symbol.name),
+            symbol: demangle(&symbol.name),
             offset,
             size: Some(next.0.wrapping_sub(symbol.addr.0)),
             module: None,

@@ -15,12 +15,15 @@ pub const RECORD_PARAMETER: &str = "kdump-rs.record";
 ///
 /// One CPU, because the crashing one need not be the boot CPU and an INIT to that resets the
 /// machine; no memory controllers, NUMA or huge pages, to live in little memory; no machine-check
-/// handling, since bad memory is what may be read.
-const DEFAULTS: [&str; 10] = [
+/// handling, since bad memory is what may be read. Without `nokmem` the kernel keeps a pointer to a memory
+/// controller for every four bytes of per-CPU memory, 4 MiB of them for one CPU (mm/percpu.c,
+/// `pcpu_alloc_chunk`), controller or not.
+const DEFAULTS: [&str; 11] = [
     "nr_cpus=1",
     "irqpoll",
     "reset_devices",
     "cgroup_disable=memory",
+    "cgroup.memory=nokmem",
     "mce=off",
     "numa=off",
     "acpi_no_memhotplug",

@@ -11,7 +11,7 @@ use crate::initramfs::Contents;
 use crate::phase::{GUEST_PREFIX, Phase, Progress, Sign, read_line};
 use crate::plan::{Outcome, Plan};
 use crate::qemu::{Emulator, Machine, Tail};
-use crate::scene::{self, Held, Staged};
+use crate::scene::{self, Added, Held, Staged};
 use crate::{Error, accel, disk, qemu};
 
 /// How often the serial console is looked at.
@@ -61,6 +61,7 @@ impl Plan {
             is_efi: self.scene.is_efi,
             toggled_cpu: self.scene.toggled_cpu,
             asked: self.scene.asked.clone(),
+            added: self.scene.added,
         };
         let contents = Contents {
             kdump_rs: &self.programs.kdump_rs,
@@ -85,6 +86,11 @@ impl Plan {
             let path = qemu::doubled_commas(&files.initramfs);
             more.push("-drive".to_owned());
             more.push(format!("if=virtio,format=raw,readonly=on,file={}", path.to_string_lossy()));
+        }
+        if self.scene.added != Added::default() {
+            let path = qemu::doubled_commas(&files.monitor);
+            more.push("-monitor".to_owned());
+            more.push(format!("unix:{},server=on,wait=off", path.to_string_lossy()));
         }
         let machine = |accel| Machine {
             accel,
@@ -162,6 +168,8 @@ struct Files {
     /// The guest's RAM, and the pipes through which it is let go.
     memory: PathBuf,
     door: PathBuf,
+    /// The emulator's monitor, while the guest is held.
+    monitor: PathBuf,
 }
 
 /// Whether the first oops on a console is a breakpoint's.
@@ -192,11 +200,11 @@ impl Files {
             dump: out.join("dump"),
             memory: out.join("memory"),
             door: out.join("door"),
+            monitor: out.join("monitor"),
         };
         let large = [&files.initramfs, &files.disk, &files.memory];
-        for path in
-            [&files.serial, &files.qemu_log, &files.pipe("in"), &files.pipe("out")].into_iter().chain(large)
-        {
+        let small = [&files.serial, &files.qemu_log, &files.monitor, &files.pipe("in"), &files.pipe("out")];
+        for path in small.into_iter().chain(large) {
             if path.exists() {
                 fs::remove_file(path).map_err(Error::file("remove", path))?;
             }
@@ -321,7 +329,7 @@ impl<'a> Watch<'a> {
         let Some((_, text)) = line.split_once(GUEST_PREFIX) else { return Ok(()) };
         self.staged.extend(scene::read_staged(text));
         if text == "holding" {
-            self.progress.held(&Held::new(&files.memory, &self.staged));
+            self.progress.held(&Held::new(&files.memory, &files.monitor, &self.staged));
             let pipe = files.pipe("in");
             scene::release(&pipe).map_err(Error::file("write", &pipe))?;
         }

@@ -2,9 +2,11 @@
 //! the crash in which the guest's memory can be damaged from outside.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The unusual circumstances; none by default.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,8 @@ pub struct Scene {
     /// Command lines of `kdump-rs` that are run once it is armed, their output on the console between two lines that
     /// [`answer`] finds.
     pub asked: Vec<String>,
+    /// What the host adds while it holds the guest, through [`Held::monitor`].
+    pub added: Added,
     /// The CPU that the crash is asked for on.
     pub panic_cpu: Option<u32>,
     /// Bytes of anonymous memory that hold [pattern pages](pattern).
@@ -43,10 +47,28 @@ pub struct Scene {
     pub files: Vec<(String, PathBuf)>,
 }
 
+/// Devices that come to a running guest. It waits for them, puts them to use, and fills its patterns then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Added {
+    /// CPUs.
+    pub cpus: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Whether the guest is armed again, as the udev rule does it where the kernel does not keep elfcorehdr up to date.
+    pub is_armed_again: bool,
+}
+
+/// The emulator's prompt.
+const PROMPT: &str = "(qemu) ";
+
+/// How long the emulator may take to answer; it is a matter of milliseconds.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// An armed guest that waits.
 #[derive(Debug)]
 pub struct Held<'a> {
     memory: &'a Path,
+    monitor: &'a Path,
     /// What was staged in the crashkernel memory.
     pub staged: &'a [Staged],
 }
@@ -63,8 +85,21 @@ pub struct Staged {
 }
 
 impl<'a> Held<'a> {
-    pub(crate) fn new(memory: &'a Path, staged: &'a [Staged]) -> Self {
-        Self { memory, staged }
+    pub(crate) fn new(memory: &'a Path, monitor: &'a Path, staged: &'a [Staged]) -> Self {
+        Self { memory, monitor, staged }
+    }
+
+    /// Gives a command to the emulator's monitor, and its answer.
+    ///
+    /// # Errors
+    /// What the socket says, and what the monitor calls an error.
+    pub fn monitor(&self, command: &str) -> io::Result<String> {
+        let mut socket = UnixStream::connect(self.monitor)?;
+        socket.set_read_timeout(Some(ANSWER))?;
+        until_prompt(&mut socket)?;
+        socket.write_all(format!("{command}\n").as_bytes())?;
+        let answer = until_prompt(&mut socket)?;
+        if answer.contains("Error: ") { Err(io::Error::other(answer)) } else { Ok(answer) }
     }
 
     /// What was staged under a name.
@@ -102,6 +137,17 @@ pub fn answer<'a>(console: &'a str, asked: &str) -> Option<(&'a str, i32)> {
 
 /// Before the code that a command ended with.
 pub(crate) const ANSWERED: &str = "answered: ";
+
+/// Reads from the monitor until it is ready for a command.
+fn until_prompt(socket: &mut UnixStream) -> io::Result<String> {
+    let mut text = Vec::new();
+    while !text.ends_with(PROMPT.as_bytes()) {
+        let mut byte = [0];
+        socket.read_exact(&mut byte)?;
+        text.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
 
 /// Lets a waiting guest go on.
 pub(crate) fn release(door: &Path) -> io::Result<()> {
@@ -162,6 +208,16 @@ mod tests {
         let console = "[ 1.0] kdump-rs-rehearse: asked: doctor\npass  a\nWARN  b\n[ 1.1] kdump-rs-rehearse: answered: 1\n";
         assert_eq!(answer(console, "doctor"), Some(("pass  a\nWARN  b", 1)));
         assert_eq!(answer(console, "status"), None);
+    }
+
+    #[test]
+    fn the_monitors_answer_ends_at_its_prompt() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"QEMU 7.2\r\n(qemu) device_add\r\nError: no\r\n(qemu) ").unwrap();
+        assert_eq!(until_prompt(&mut ours).unwrap(), "QEMU 7.2\r\n(qemu) ");
+        assert!(until_prompt(&mut ours).unwrap().contains("Error: no"));
+        drop(theirs);
+        assert!(until_prompt(&mut ours).is_err());
     }
 
     #[test]

@@ -35,10 +35,13 @@ pub fn mount_at(source: &str, fstype: &str, dir: &str, flags: MountFlags) -> std
 pub fn load_modules(modules: &[String]) {
     let mut loaded = 0;
     for path in modules {
-        match load_module(&Path::new("/").join(path)) {
+        let path = Path::new("/").join(path);
+        match load_module(&path) {
             Ok(()) => loaded += 1,
-            Err(e) => say!("module {path}: {e}"),
+            Err(e) => say!("module {}: {e}", path.display()),
         }
+        // It is of no more use, and lies in memory: this root is a tmpfs. A second failure would say nothing new.
+        let _ = std::fs::remove_file(&path);
     }
     if !modules.is_empty() {
         say!("{loaded} of {} modules loaded", modules.len());

@@ -85,7 +85,7 @@ pub fn child_main<S: AsRef<OsStr>>(mut args: impl Iterator<Item = S>) -> ExitCod
     if report(dir.as_ref().map(Path::new)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Leaves half of the memory to others. What is mapped of the dump is no memory of this machine, so
+/// Leaves a quarter of the memory to others: the kernel, and PID 1, which only waits meanwhile. What is mapped of the dump is no memory of this machine, so
 /// the limit is on data, not on the address space.
 fn limit_memory() {
     // Should memory run out all the same, it is this process that goes.
@@ -95,7 +95,7 @@ fn limit_memory() {
         return say!("/proc/meminfo tells no MemAvailable: no memory limit for triage");
     };
     let mut limit = getrlimit(Resource::Data);
-    limit.current = Some(available / 2);
+    limit.current = Some(available / 4 * 3);
     if let Err(e) = setrlimit(Resource::Data, limit) {
         say!("no memory limit for triage: {e}");
     }

@@ -18,6 +18,19 @@ pub struct Case {
     pub arm: &'static [&'static str],
     /// What its VMCOREINFO rightly does not have.
     pub absent: &'static [&'static str],
+    pub cpus: u32,
+    /// QEMU's `-cpu`; the usual one has 5-level page tables, [`FOUR_LEVELS`] has not.
+    pub cpu: Option<&'static str>,
+    /// The guest's memory in bytes.
+    pub memory: u64,
+}
+
+/// A CPU with 4-level page tables only.
+pub const FOUR_LEVELS: &str = "qemu64";
+
+impl Case {
+    pub const USUAL: Self =
+        Self { kernel: "6.12", arm: &[], absent: &[], cpus: Plan::CPUS, cpu: None, memory: Plan::MEMORY };
 }
 
 /// A guest that lived, died and was dumped.
@@ -26,6 +39,7 @@ pub struct Cycle {
     pub dump: DumpDir,
     /// The guest's memory in bytes.
     pub memory: u64,
+    pub cpus: u32,
     /// As in [`Case`].
     pub absent: &'static [&'static str],
     out: PathBuf,
@@ -36,13 +50,19 @@ impl Case {
     /// Runs the cycle.
     pub fn run(&self) -> Cycle {
         let turn = Turn::wait();
-        let out = scratch(&format!("cycle-{}", self.kernel));
+        let out = scratch(&format!("{}-{}-{}", env!("CARGO_CRATE_NAME"), self.kernel, self.cpus));
         let arm = self.arm.iter().map(|&a| a.to_owned()).collect();
-        let plan = Plan { arm, ..Plan::new(common::kernel(self.kernel), common::programs(), out.clone()) };
-        let memory = plan.memory;
+        let plan = Plan {
+            arm,
+            cpus: self.cpus,
+            cpu: self.cpu.map(str::to_owned),
+            memory: self.memory,
+            ..Plan::new(common::kernel(self.kernel), common::programs(), out.clone())
+        };
         let outcome = plan.run(&mut Spoken(self.kernel)).unwrap_or_else(|e| panic!("{}", told(&e)));
         let dump = DumpDir(outcome.dump_dir.clone());
-        Cycle { outcome, dump, memory, absent: self.absent, out, _turn: turn }
+        let Self { memory, cpus, absent, .. } = *self;
+        Cycle { outcome, dump, memory, cpus, absent, out, _turn: turn }
     }
 }
 
@@ -81,6 +101,13 @@ impl Cycle {
 /// The report that `analyze --json` makes of a dump now, here.
 pub fn analyze_json(vmcore: &Path) -> Value {
     let out = kdump_rs(&["analyze".as_ref(), vmcore.as_ref(), "--json".as_ref()]);
+    serde_json::from_slice(&out.stdout).expect("analyze --json prints JSON")
+}
+
+/// The same of a dump that cannot be explained fully, which is what its exit code says.
+pub fn analyze_with_gaps(vmcore: &Path) -> Value {
+    let out = Command::new(KDUMP_RS).args(["analyze", "--json"]).arg(vmcore).output().unwrap();
+    assert_eq!(out.status.code(), Some(1), "{}", String::from_utf8_lossy(&out.stderr));
     serde_json::from_slice(&out.stdout).expect("analyze --json prints JSON")
 }
 

@@ -9,6 +9,7 @@
 //!
 //! Source: include/uapi/linux/btf.h, kernel/bpf/btf.c; Documentation/bpf/btf.rst.
 
+use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -96,8 +97,8 @@ pub enum Error {
 
 /// Types of the kernel image.
 #[derive(Debug)]
-pub struct Btf {
-    data: Vec<u8>,
+pub struct Btf<'a> {
+    data: Cow<'a, [u8]>,
     /// Offset in `data` of each type; element 0 stands for `void`.
     types: Vec<u32>,
     strings: core::ops::Range<usize>,
@@ -127,12 +128,13 @@ impl Type {
     }
 }
 
-impl Btf {
+impl<'a> Btf<'a> {
     /// Parses a .BTF section of the kernel image.
     ///
     /// # Errors
     /// If it is damaged or has a kind that is not known.
-    pub fn parse(data: Vec<u8>) -> Result<Self, Error> {
+    pub fn parse(data: impl Into<Cow<'a, [u8]>>) -> Result<Self, Error> {
+        let data = data.into();
         let damaged = |what, at| Error::Damaged { what, at };
         let word = |at: usize| u32_at(&data, at).ok_or(damaged("header cut", at));
         let magic = word(0)? as u16;

@@ -231,4 +231,10 @@ impl PhysMem for Dump {
             Body::Kdump(core) => core.borrow(at, len),
         }
     }
+    fn window(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
+        match &self.body {
+            Body::Elf(core) => core.window(at, len),
+            Body::Kdump(core) => core.window(at, len),
+        }
+    }
 }

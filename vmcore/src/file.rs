@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
+use std::sync::OnceLock;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 use crate::mem::ReadError;
 
@@ -18,7 +19,18 @@ use crate::mem::ReadError;
 pub struct DumpFile {
     file: File,
     map: Option<Mmap>,
+    windows: Box<[OnceLock<Option<Window>>; NR_WINDOWS]>,
     len: u64,
+}
+
+/// Stretches that may be mapped of a file that is not mapped as a whole.
+const NR_WINDOWS: usize = 8;
+
+/// A stretch of a file that is not mapped as a whole.
+#[derive(Debug)]
+struct Window {
+    offset: u64,
+    map: Mmap,
 }
 
 /// statfs magic of procfs (include/uapi/linux/magic.h, `PROC_SUPER_MAGIC`).
@@ -56,7 +68,7 @@ impl DumpFile {
         } else {
             None
         };
-        Ok(Self { file, map, len })
+        Ok(Self { file, map, windows: Box::default(), len })
     }
 
     /// Bytes in the file.
@@ -76,6 +88,29 @@ impl DumpFile {
     pub fn borrow(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
         self.map.as_ref()?.get(start..start.checked_add(len)?)
+    }
+
+    /// As [`Self::borrow`], but of a file that is not mapped as a whole the first few stretches that are asked for
+    /// are mapped, and stay so.
+    #[must_use]
+    pub fn window(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        if self.map.is_some() {
+            return self.borrow(offset, len);
+        }
+        if len == 0 || offset.checked_add(len as u64).is_none_or(|end| end > self.len) {
+            return None;
+        }
+        self.windows.iter().find_map(|slot| {
+            let window = slot.get_or_init(|| {
+                // SAFETY: as for a file mapped whole. Of /proc/vmcore, the kernel enters the pages into the page
+                // tables when it is mapped and refuses what is no memory: reading faults no more than read(2) does.
+                let map = unsafe { MmapOptions::new().offset(offset).len(len).map(&self.file) }.ok()?;
+                Some(Window { offset, map })
+            });
+            let Window { offset: start, map } = window.as_ref()?;
+            let from = usize::try_from(offset.checked_sub(*start)?).ok()?;
+            map.get(from..from.checked_add(len)?)
+        })
     }
 
     /// Fills `buf` from `offset`.
@@ -112,5 +147,32 @@ impl DumpFile {
         let mut out = vec![0; n];
         self.read_at(offset, &mut out)?;
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_file_that_is_not_mapped_gives_a_few_windows() {
+        let path = std::env::temp_dir().join(format!("kdump-vmcore-window-{}", std::process::id()));
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        let len = bytes.len() as u64;
+        let file = DumpFile { file, map: None, windows: Box::default(), len };
+        assert_eq!(file.borrow(5000, 9000), None);
+        for _ in 0..2 {
+            assert_eq!(file.window(5000, 9000), Some(&bytes[5000..14_000]));
+            assert_eq!(file.window(5001, 100), Some(&bytes[5001..5101]));
+        }
+        for beyond in [(len, 1), (len - 1, 2), (u64::MAX, 1), (0, 0)] {
+            assert_eq!(file.window(beyond.0, beyond.1), None);
+        }
+        let windows = (0..20).filter(|i| file.window(20_000 + i * 4000, 4000).is_some()).count();
+        assert_eq!(windows, NR_WINDOWS - 1);
     }
 }

@@ -12,7 +12,9 @@
 //! Source: kernel/kallsyms.c, scripts/kallsyms.c. VMCOREINFO names the tables since 6.0.
 
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
+
 use kdump_arch_x86::VirtAddr;
 
 use crate::mem::ReadError;
@@ -21,12 +23,14 @@ use crate::vmcoreinfo::VmcoreInfo;
 
 mod names;
 
+use names::Names;
+
 /// More symbols than any kernel has; a larger count is damage.
 const SYMBOLS_MAX: usize = 4 << 20;
 /// No kernel's compressed names come near this.
 const NAMES_MAX: u64 = 64 << 20;
 
-/// Slots of a hash table that a search looks at. The tables are half full, so honest names need a few.
+/// Slots of a hash table that a search looks at. The tables are two thirds full at most, so honest names need a few.
 pub(crate) const PROBES_MAX: usize = 1024;
 
 /// Why there are no symbols.
@@ -54,10 +58,10 @@ pub enum Error {
 }
 
 /// One symbol.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Symbol<'a> {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Symbol {
     /// Its name.
-    pub name: &'a str,
+    pub name: String,
     /// Type letter as in nm(1). It does not tell text from data: from 6.14 on `.data` may be
     /// executable by its section flags, and its symbols then print as 'T'.
     pub kind: u8,
@@ -65,21 +69,33 @@ pub struct Symbol<'a> {
     pub addr: VirtAddr,
 }
 
+/// Small, since there are hundreds of thousands and the capture kernel has little memory.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    addr: u64,
-    name_at: u32,
-    name_len: u16,
-    kind: u8,
+    /// The address's low half: the other is all ones in the kernel image, zero in per-CPU offsets, which are below
+    /// 2 GiB.
+    low: u32,
+    /// Where its name is.
+    name: u32,
+}
+
+impl Entry {
+    fn new(addr: u64, name: u32) -> Option<Self> {
+        let entry = Self { low: addr as u32, name };
+        (entry.addr() == addr).then_some(entry)
+    }
+
+    const fn addr(self) -> u64 {
+        self.low.cast_signed() as i64 as u64
+    }
 }
 
 /// All symbols of the kernel image.
 #[derive(Debug, Default)]
-pub struct Symbols {
+pub struct Symbols<'a> {
     /// Sorted by address; aliases keep the order of the kernel's table, which puts the best first.
     entries: Vec<Entry>,
-    /// All names, end to end.
-    text: String,
+    names: Names<'a>,
     /// Open-addressing hash of names to entry number + 1, of equal names the first; a power of two long.
     by_name: Vec<u32>,
 }
@@ -108,12 +124,12 @@ impl Encoding {
     }
 }
 
-impl Symbols {
+impl<'a> Symbols<'a> {
     /// Reads the tables that VMCOREINFO names.
     ///
     /// # Errors
     /// If a table is missing, unreadable or damaged.
-    pub fn from_dump(mem: &KernelMem<'_>, info: &VmcoreInfo) -> Result<Self, Error> {
+    pub fn from_dump(mem: &KernelMem<'a>, info: &VmcoreInfo) -> Result<Self, Error> {
         let key = |name: &'static str| info.symbol(name).ok_or(Error::MissingKey(name));
         let names_at = key("kallsyms_names")?;
         let count_at = key("kallsyms_num_syms")?;
@@ -123,7 +139,7 @@ impl Symbols {
         let stext = key("_stext")?;
         let read = |table: &'static str, at: u64, len: u64, max: u64| {
             // The bound keeps a hostile length from allocating; it is far below usize::MAX.
-            mem.read_vec(VirtAddr(at), len, max as usize).map_err(|source| Error::Read { table, source })
+            mem.read_piece(VirtAddr(at), len, max as usize).map_err(|source| Error::Read { table, source })
         };
 
         let count =
@@ -145,7 +161,8 @@ impl Symbols {
         let tokens = read("kallsyms_token_table", token_table_at, tokens_len, 64 << 10)?;
         let offsets = read("kallsyms_offsets", offsets_at, count as u64 * 4, NAMES_MAX)?;
 
-        let expanded = names::expand(&names, count, &tokens, &index)?;
+        let names = Names::new(names, tokens.into_owned(), &index)?;
+        let places = names.places(count)?;
         let offset_of =
             |i: usize| i32::from_le_bytes(offsets[i * 4..i * 4 + 4].try_into().unwrap_or_default());
         let base = match info.symbol("kallsyms_relative_base") {
@@ -156,6 +173,7 @@ impl Symbols {
             None => None,
         };
         let known = [("_stext", stext), ("kallsyms_token_table", token_table_at)];
+        let known = known.map(|(name, addr)| (places.iter().position(|&at| names.is(at, name)), addr));
         let mut candidates: Vec<Encoding> = Vec::new();
         candidates.extend(base.map(|base| Encoding::AbsPercpu { base }));
         candidates.extend(base.map(|base| Encoding::BaseRelative { base }));
@@ -163,63 +181,48 @@ impl Symbols {
         let encoding = candidates
             .into_iter()
             .find(|e| {
-                let right = |(name, addr): &(&str, u64)| {
-                    expanded.find(name).map(|i| e.address(i, offset_of(i)) == *addr)
-                };
+                let right = |(i, addr): (Option<usize>, u64)| i.map(|i| e.address(i, offset_of(i)) == addr);
                 // `kallsyms_token_table` may be left out of kallsyms; `_stext` never is.
-                right(&known[0]) == Some(true) && right(&known[1]) != Some(false)
+                right(known[0]) == Some(true) && right(known[1]) != Some(false)
             })
             .ok_or(Error::Damaged {
                 table: "kallsyms_offsets",
                 what: "no known encoding puts _stext where VMCOREINFO says",
             })?;
 
-        let entries = expanded
-            .spans
-            .iter()
-            .enumerate()
-            .map(|(i, s)| Entry {
-                addr: encoding.address(i, offset_of(i)),
-                name_at: s.at,
-                name_len: s.len,
-                kind: s.kind,
-            })
-            .collect();
-        Ok(Self::index(entries, expanded.text))
+        // What is neither in the image nor a per-CPU offset is no symbol of this kernel's.
+        let entry = |(i, place): (usize, u32)| Entry::new(encoding.address(i, offset_of(i)), place);
+        let entries = places.into_iter().enumerate().filter_map(entry).collect();
+        Ok(Self::index(entries, names))
     }
 
-    fn index(mut entries: Vec<Entry>, text: String) -> Self {
-        entries.sort_by_key(|e| e.addr);
-        let mut out = Self { entries, text, by_name: Vec::new() };
-        out.by_name.resize((out.entries.len() * 2).next_power_of_two().max(2), 0);
-        let mask = out.by_name.len() - 1;
-        for i in 0..out.entries.len() {
-            let name = out.name(&out.entries[i]);
-            let mut slot = hash(name.as_bytes()) as usize & mask;
+    fn index(mut entries: Vec<Entry>, names: Names<'a>) -> Self {
+        // By names second: in the order of the kernel's table. A stable sort would want memory of its own.
+        entries.sort_unstable_by_key(|e| (e.low, e.name));
+        let slots = (entries.len() + entries.len() / 2).next_power_of_two().max(2);
+        let mut by_name = vec![0; slots];
+        for (i, entry) in entries.iter().enumerate() {
+            let mut slot = names.hash(entry.name) as usize & (slots - 1);
             // Static functions share names by the hundred: the first stands for all. A hostile table may
             // make all names collide: after some probes a name is left out.
             for _ in 0..PROBES_MAX {
-                match (out.by_name[slot] as usize).checked_sub(1) {
+                match (by_name[slot] as usize).checked_sub(1) {
                     // At most SYMBOLS_MAX entries, so the number fits.
-                    None => out.by_name[slot] = i as u32 + 1,
-                    Some(other) if out.name(&out.entries[other]) == name => {}
+                    None => by_name[slot] = i as u32 + 1,
+                    Some(other) if names.are_equal(entries[other].name, entry.name) => {}
                     Some(_) => {
-                        slot = (slot + 1) & mask;
+                        slot = (slot + 1) & (slots - 1);
                         continue;
                     }
                 }
                 break;
             }
         }
-        out
+        Self { entries, names, by_name }
     }
 
-    fn name(&self, e: &Entry) -> &str {
-        self.text.get(e.name_at as usize..e.name_at as usize + usize::from(e.name_len)).unwrap_or("")
-    }
-
-    fn symbol(&self, e: &Entry) -> Symbol<'_> {
-        Symbol { name: self.name(e), kind: e.kind, addr: VirtAddr(e.addr) }
+    fn symbol(&self, e: Entry) -> Symbol {
+        Symbol { name: self.names.text(e.name), kind: self.names.kind(e.name), addr: VirtAddr(e.addr()) }
     }
 
     /// The address of the symbol of that name; of several (static functions), the lowest.
@@ -229,8 +232,8 @@ impl Symbols {
         let mut slot = hash(name.as_bytes()) as usize & mask;
         for _ in 0..PROBES_MAX {
             let i = (self.by_name[slot] as usize).checked_sub(1)?;
-            if self.name(&self.entries[i]) == name {
-                return Some(VirtAddr(self.entries[i].addr));
+            if self.names.is(self.entries[i].name, name) {
+                return Some(VirtAddr(self.entries[i].addr()));
             }
             slot = (slot + 1) & mask;
         }
@@ -241,23 +244,23 @@ impl Symbols {
     /// itself would print. Whether the address still belongs to it is the caller's question: see
     /// [`Self::next_address`].
     #[must_use]
-    pub fn lookup(&self, addr: VirtAddr) -> Option<(Symbol<'_>, u64)> {
+    pub fn lookup(&self, addr: VirtAddr) -> Option<(Symbol, u64)> {
         // Up to 6.14 per-CPU symbols are small numbers; a user address is not behind the last of them.
         if addr.0 < KERNEL_IMAGE_BASE {
             return None;
         }
-        let past = self.entries.partition_point(|e| e.addr <= addr.0);
-        let found = self.entries[..past].last()?.addr;
-        let first = self.entries[..past].partition_point(|e| e.addr < found);
-        let e = self.entries.get(first)?;
-        Some((self.symbol(e), addr.0 - e.addr))
+        let past = self.entries.partition_point(|e| e.addr() <= addr.0);
+        let found = self.entries[..past].last()?.addr();
+        let first = self.entries[..past].partition_point(|e| e.addr() < found);
+        let e = *self.entries.get(first)?;
+        Some((self.symbol(e), addr.0 - e.addr()))
     }
 
     /// The lowest symbol address above `addr`: where the symbol before it ends at the latest.
     #[must_use]
     pub fn next_address(&self, addr: VirtAddr) -> Option<VirtAddr> {
-        let past = self.entries.partition_point(|e| e.addr <= addr.0);
-        self.entries.get(past).map(|e| VirtAddr(e.addr))
+        let past = self.entries.partition_point(|e| e.addr() <= addr.0);
+        self.entries.get(past).map(|e| VirtAddr(e.addr()))
     }
 
     /// Number of symbols.
@@ -272,31 +275,36 @@ impl Symbols {
     }
 
     /// All symbols by ascending address.
-    pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
-        self.entries.iter().map(|e| self.symbol(e))
+    pub fn iter(&self) -> impl Iterator<Item = Symbol> {
+        self.entries.iter().map(|&e| self.symbol(e))
     }
 }
 
 /// FNV-1a.
 pub(crate) fn hash(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |h, &b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+    bytes.iter().copied().fold(HASH_START, hash_more)
+}
+
+const HASH_START: u32 = 0x811c_9dc5;
+
+const fn hash_more(hash: u32, byte: u8) -> u32 {
+    (hash ^ byte as u32).wrapping_mul(0x0100_0193)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::borrow::Cow;
 
-    fn symbols(list: &[(u64, &str)]) -> Symbols {
-        let mut text = String::new();
-        let entries = list
-            .iter()
-            .map(|&(addr, name)| {
-                let name_at = text.len() as u32;
-                text.push_str(name);
-                Entry { addr, name_at, name_len: name.len() as u16, kind: b'T' }
-            })
-            .collect();
-        Symbols::index(entries, text)
+    fn symbols(list: &[(u64, &str)]) -> Symbols<'static> {
+        let (tokens, index) = names::tests::tokens();
+        let (mut packed, mut entries) = (Vec::new(), Vec::new());
+        for &(addr, name) in list {
+            entries.push(Entry::new(addr, packed.len() as u32).unwrap());
+            packed.extend_from_slice(&[name.len() as u8 + 1, b'T']);
+            packed.extend_from_slice(name.as_bytes());
+        }
+        Symbols::index(entries, Names::new(Cow::Owned(packed), tokens, &index).unwrap())
     }
 
     #[test]
@@ -305,12 +313,22 @@ mod tests {
         let list =
             [(at(0x30).0, "c"), (at(0x10).0, "a"), (at(0x20).0, "first"), (at(0x20).0, "alias"), (8, "pcpu")];
         let s = symbols(&list);
-        assert_eq!(s.lookup(at(0x2f)).map(|(s, d)| (s.name, d)), Some(("first", 0xf)));
+        assert_eq!(s.lookup(at(0x2f)).map(|(s, d)| (s.name, d)), Some(("first".into(), 0xf)));
         assert_eq!(s.lookup(VirtAddr(0x40_0000)), None, "a user address");
         assert_eq!(s.address("alias"), Some(at(0x20)));
         assert_eq!(s.address("none"), None);
         assert_eq!(s.next_address(at(0x20)), Some(at(0x30)));
         assert_eq!(Symbols::default().address("a"), None);
+    }
+
+    #[test]
+    fn addresses_are_of_the_image_or_per_cpu_offsets() {
+        for addr in [0, 0x1_2345, 0x7fff_ffff, KERNEL_IMAGE_BASE, u64::MAX] {
+            assert_eq!(Entry::new(addr, 7).map(Entry::addr), Some(addr));
+        }
+        for addr in [0x8000_0000, 0xffff_8880_0000_0000, KERNEL_IMAGE_BASE - 1] {
+            assert!(Entry::new(addr, 7).is_none(), "{addr:#x}");
+        }
     }
 
     #[test]

@@ -83,6 +83,11 @@ pub trait PhysMem {
         None
     }
 
+    /// The same for one large piece that is worth a mapping of its own, where the source can make one.
+    fn window(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
+        self.borrow(at, len)
+    }
+
     /// Reads a little-endian u64.
     ///
     /// # Errors
@@ -101,6 +106,9 @@ impl<T: PhysMem + ?Sized> PhysMem for &T {
     fn borrow(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
         (**self).borrow(at, len)
     }
+    fn window(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
+        (**self).window(at, len)
+    }
 }
 
 impl<T: PhysMem + ?Sized> PhysMem for Box<T> {
@@ -109,6 +117,9 @@ impl<T: PhysMem + ?Sized> PhysMem for Box<T> {
     }
     fn borrow(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
         (**self).borrow(at, len)
+    }
+    fn window(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
+        (**self).window(at, len)
     }
 }
 

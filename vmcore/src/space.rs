@@ -6,6 +6,7 @@
 //! Source: arch/x86/include/asm/page_64.h, `__phys_addr_nodebug`; pgtable_64_types.h;
 //! Documentation/arch/x86/x86_64/mm.rst.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -199,6 +200,28 @@ impl<'a> KernelMem<'a> {
             self.phys.read(phys, &mut buf[offset..offset + n])?;
         }
         Ok(())
+    }
+
+    /// Reads a large piece of the kernel image: without a copy, where the dump can give it so. `limit` is as for
+    /// [`Self::read_vec`].
+    ///
+    /// # Errors
+    /// As [`Self::read_vec`].
+    pub fn read_piece(&self, virt: VirtAddr, len: u64, limit: usize) -> Result<Cow<'a, [u8]>, ReadError> {
+        if len <= limit as u64
+            && let Some(bytes) = self.window(virt, len)
+        {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        self.read_vec(virt, len, limit).map(Cow::Owned)
+    }
+
+    fn window(&self, virt: VirtAddr, len: u64) -> Option<&'a [u8]> {
+        let start = self.space.linear(virt)?;
+        let last = len.checked_sub(1)?;
+        // The image is one piece in physical memory; whatever else is linear may be cut at its end.
+        let is_one_piece = self.space.linear(virt.checked_add(last)?)? == start.checked_add(last)?;
+        is_one_piece.then(|| self.phys.window(start, usize::try_from(len).ok()?))?
     }
 
     /// Reads `len` bytes into a new vector. `limit` bounds what a hostile length may allocate.

@@ -8,6 +8,8 @@
 //! Source: arch/x86/include/asm/orc_types.h, `struct orc_entry`; arch/x86/kernel/unwind_orc.c,
 //! `__orc_find`; tools/objtool/orc_gen.c.
 
+use std::borrow::Cow;
+
 use kdump_arch_x86::VirtAddr;
 use kdump_vmcore::{KernelMem, ReadError};
 
@@ -201,19 +203,20 @@ impl Entry {
 
 /// One table, of the kernel image or of a module, as it lay in memory.
 #[derive(Debug)]
-pub struct Table {
+pub struct Table<'a> {
     /// Address of the first element of the address array; the array is self-relative.
     base: u64,
-    ips: Vec<u8>,
-    entries: Vec<u8>,
+    ips: Cow<'a, [u8]>,
+    entries: Cow<'a, [u8]>,
 }
 
-impl Table {
-    /// Reads a table of `num` entries in two reads.
+impl<'a> Table<'a> {
+    /// Reads a table of `num` entries in two reads; that of a kernel image, of some 4 MB, without a copy where that is
+    /// possible.
     ///
     /// # Errors
     /// `Corrupt` if `num` is out of all proportion; else what reading gave.
-    pub fn read(mem: &KernelMem<'_>, ips: VirtAddr, entries: VirtAddr, num: u64) -> Result<Self, ReadError> {
+    pub fn read(mem: &KernelMem<'a>, ips: VirtAddr, entries: VirtAddr, num: u64) -> Result<Self, ReadError> {
         if num > MAX_ENTRIES {
             return Err(ReadError::Corrupt {
                 what: "number of ORC entries out of all proportion",
@@ -222,9 +225,16 @@ impl Table {
         }
         Ok(Self {
             base: ips.0,
-            ips: mem.read_vec(ips, num * 4, usize::MAX)?,
-            entries: mem.read_vec(entries, num * ENTRY_SIZE as u64, usize::MAX)?,
+            ips: mem.read_piece(ips, num * 4, usize::MAX)?,
+            entries: mem.read_piece(entries, num * ENTRY_SIZE as u64, usize::MAX)?,
         })
+    }
+
+    /// The same, with bytes of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Table<'static> {
+        let own = |bytes: Cow<'_, [u8]>| Cow::Owned(bytes.into_owned());
+        Table { base: self.base, ips: own(self.ips), entries: own(self.entries) }
     }
 
     /// Number of entries.

@@ -26,20 +26,20 @@ pub struct ModuleOrc {
 }
 
 /// The tables.
-pub struct Tables {
+pub struct Tables<'a> {
     format: Format,
     /// How their SP_INDIRECT counts.
     pub indirect: SpIndirect,
-    kernel: Table,
-    modules: Vec<(ModuleOrc, OnceCell<Option<Table>>)>,
+    kernel: Table<'a>,
+    modules: Vec<(ModuleOrc, OnceCell<Option<Table<'static>>>)>,
     /// Generated text that the image's table holds for.
     copies: Vec<Copy>,
 }
 
-impl Tables {
+impl<'a> Tables<'a> {
     /// Puts given tables together.
     #[must_use]
-    pub fn new(format: Format, indirect: SpIndirect, kernel: Table, modules: Vec<ModuleOrc>) -> Self {
+    pub fn new(format: Format, indirect: SpIndirect, kernel: Table<'a>, modules: Vec<ModuleOrc>) -> Self {
         Self {
             format,
             indirect,
@@ -55,7 +55,7 @@ impl Tables {
     /// # Errors
     /// If the table is damaged or unreadable, or its format is unknown.
     pub fn from_dump(
-        kernel: &Kernel<'_>,
+        kernel: &Kernel<'a>,
         modules: Vec<ModuleOrc>,
         gaps: &mut Vec<Gap>,
     ) -> Result<Option<Self>, Gap> {
@@ -96,7 +96,10 @@ impl Tables {
             Place::Kernel | Place::Init => &self.kernel,
             Place::Module(i) => {
                 let (module, table) = self.modules.get(i)?;
-                let read = || Table::read(mem, module.orc_ip, module.orc, module.num.into()).ok();
+                let read = || {
+                    let table = Table::read(mem, module.orc_ip, module.orc, module.num.into());
+                    table.ok().map(Table::into_owned)
+                };
                 table.get_or_init(read).as_ref()?
             }
             Place::Generated => {

@@ -32,7 +32,7 @@ pub struct Ladder<'k> {
     /// Where code is.
     pub text: Text,
     /// The ORC tables, if there are any.
-    pub tables: Option<Tables>,
+    pub tables: Option<Tables<'k>>,
     /// Where a task that never ran begins.
     pub fork: Option<u64>,
     /// What replaces return addresses.

@@ -5,6 +5,7 @@
 //! Whatever fails is said there and resets the guest; the host reads it in [`crate::phase`].
 //! Everything here refuses to run anywhere but in such a guest.
 
+mod added;
 mod busy;
 mod crash;
 mod disk;
@@ -25,10 +26,10 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, init_module, reboot, sethostname, uname};
 
-use crate::Crash;
 use crate::initramfs::{GUEST_MODULES, KDUMP_RS};
 use crate::phase::GUEST_PREFIX;
 use crate::scene::ANSWERED;
+use crate::{Added, Crash};
 
 pub use busy::Role;
 pub use orders::Orders;
@@ -107,8 +108,8 @@ fn live() -> Result<(), Failure> {
         crash::prepare(orders.crash)?;
         disk::mount_by_uuid()?;
         busy::populate()?;
-        if orders.pattern_bytes > 0 {
-            busy::start(Role::Pattern)?;
+        if orders.added == Added::default() {
+            start_pattern(&orders)?;
         }
         Ok(())
     })?;
@@ -127,12 +128,20 @@ fn live() -> Result<(), Failure> {
         toggle(cpu)?;
     }
     busy::start(Role::Burner)?;
+    let before = added::Before::look(orders.added)?;
     if orders.is_held {
         hold()?;
         if let [program, args @ ..] = orders.second_loader.as_slice() {
             run_program(program, args)?;
             hold()?;
         }
+    }
+    if orders.added != Added::default() {
+        added::put_to_use(orders.added, &before)?;
+        if orders.added.is_armed_again {
+            kdump_rs("arm", &orders.arm)?;
+        }
+        start_pattern(&orders)?;
     }
     if !orders.kexec.is_empty() {
         let load: Vec<String> = std::iter::once("load".to_owned()).chain(orders.kexec).collect();
@@ -182,6 +191,11 @@ fn ask(line: &str) -> Result<(), Failure> {
     thread::sleep(DRAIN);
     say(&format!("{ANSWERED}{}", status.code().unwrap_or(-1)));
     Ok(())
+}
+
+/// Starts the process that holds the patterns, if there are to be any.
+fn start_pattern(orders: &Orders) -> Result<(), Failure> {
+    if orders.pattern_bytes > 0 { busy::start(Role::Pattern) } else { Ok(()) }
 }
 
 /// Takes a CPU offline and back.
@@ -271,10 +285,13 @@ fn kdump_rs(verb: &str, args: &[String]) -> Result<(), Failure> {
 }
 
 fn run_program(program: &str, args: &[String]) -> Result<(), Failure> {
+    let start = Instant::now();
     let status =
         Command::new(program).args(args).status().map_err(because(&format!("cannot run {program}")))?;
+    let took = start.elapsed();
     let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
     let verb = args.first().map_or("", String::as_str);
+    say(&format!("{name} {verb} took {:.1} ms", took.as_secs_f64() * 1000.0));
     if status.success() { Ok(()) } else { Err(format!("{name} {verb} ended with {status}")) }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::Crash;
+use crate::{Added, Crash};
 
 /// The orders.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +34,8 @@ pub struct Orders {
     pub toggled_cpu: Option<u32>,
     /// Command lines of `kdump-rs` to run once armed, whatever they end with.
     pub asked: Vec<String>,
+    /// What comes while it waits.
+    pub added: Added,
 }
 
 impl Orders {
@@ -61,6 +63,16 @@ impl Orders {
         }
         for line in &self.asked {
             text.push_str(&format!("ask {line}\n"));
+        }
+        for (order, number) in
+            [("added-cpus", u64::from(self.added.cpus)), ("added-memory", self.added.memory)]
+        {
+            if number > 0 {
+                text.push_str(&format!("{order} {number}\n"));
+            }
+        }
+        if self.added.is_armed_again {
+            text.push_str("arm-again on\n");
         }
         for word in &self.loader {
             text.push_str(&format!("loader {word}\n"));
@@ -102,6 +114,7 @@ impl Orders {
             is_efi: false,
             toggled_cpu: None,
             asked: vec![],
+            added: Added::default(),
         };
         let number = |line: &str, text: &str| -> Result<u64, String> {
             text.parse().map_err(|_| format!("{line:?} is no order"))
@@ -114,6 +127,9 @@ impl Orders {
                 Some(("toggle-cpu", cpu)) => orders.toggled_cpu = Some(number(line, cpu)? as u32),
                 Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
                 Some(("ask", line)) => orders.asked.push(line.to_owned()),
+                Some(("added-cpus", cpus)) => orders.added.cpus = number(line, cpus)? as u32,
+                Some(("added-memory", bytes)) => orders.added.memory = number(line, bytes)?,
+                Some(("arm-again", "on")) => orders.added.is_armed_again = true,
                 Some(("loader", word)) => orders.loader.push(word.to_owned()),
                 Some(("second-loader", word)) => orders.second_loader.push(word.to_owned()),
                 Some(("efi", "on")) => orders.is_efi = true,
@@ -153,6 +169,7 @@ mod tests {
             is_efi: true,
             toggled_cpu: Some(1),
             asked: vec!["doctor --json".into(), "reserve".into()],
+            added: Added { cpus: 2, memory: 1 << 30, is_armed_again: true },
         };
         assert_eq!(Orders::parse(&orders.to_text()), Ok(orders));
     }

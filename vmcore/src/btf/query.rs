@@ -22,7 +22,7 @@ pub struct Member {
     pub type_id: u32,
 }
 
-impl Btf {
+impl Btf<'_> {
     /// A member by its path, `task_struct`, `thread_info.cpu`; anonymous structs and unions are
     /// looked through, typedefs and qualifiers followed.
     #[must_use]

@@ -218,6 +218,11 @@ impl PhysMem for ElfCore {
         let (offset, have) = self.locate(at).ok()?;
         (have >= len as u64).then(|| self.file.borrow(offset, len))?
     }
+
+    fn window(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
+        let (offset, have) = self.locate(at).ok()?;
+        (have >= len as u64).then(|| self.file.window(offset, len))?
+    }
 }
 
 /// With 65535 or more segments the count is `sh_info` of section header 0 (bytes 44 to 47).

@@ -1,104 +1,129 @@
-//! Expanding the compressed names.
+//! The compressed names, read where they lie: expanded, those of a distribution kernel would take 6 MiB, which the
+//! capture kernel has not to spare.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::Error;
+use super::{Error, HASH_START, hash_more};
 
 /// KSYM_NAME_LEN is 512, and the type letter is one more.
 const NAME_MAX: usize = 1024;
-/// Distribution kernels have some 6 MiB of names.
-const TEXT_MAX: usize = 256 << 20;
 
-/// Where one name lies in the expanded text.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub at: u32,
-    pub len: u16,
-    pub kind: u8,
+/// All names, and what the bytes in them stand for.
+#[derive(Debug, Default)]
+pub(super) struct Names<'a> {
+    packed: Cow<'a, [u8]>,
+    tokens: Vec<u8>,
+    /// Start and length in `tokens` of what each byte stands for.
+    spans: Vec<(u16, u16)>,
 }
 
-/// All names, in the table's order.
-#[derive(Debug)]
-pub(super) struct Expanded {
-    pub spans: Vec<Span>,
-    pub text: String,
-}
-
-impl Expanded {
-    /// Position of a name in the table.
-    pub fn find(&self, name: &str) -> Option<usize> {
-        self.spans.iter().position(|s| {
-            usize::from(s.len) == name.len()
-                && self.text.get(s.at as usize..s.at as usize + name.len()) == Some(name)
-        })
-    }
-}
-
-/// Expands `count` names. A length byte with bit 7 set is taken as the first of two (since 6.1);
-/// names that long did not exist before, so old tables read the same.
-pub(super) fn expand(names: &[u8], count: usize, tokens: &[u8], index: &[u8]) -> Result<Expanded, Error> {
-    let damaged = |what| Error::Damaged { table: "kallsyms_names", what };
-    let table = token_strings(tokens, index)?;
-    let mut spans = Vec::with_capacity(count);
-    let mut text: Vec<u8> = Vec::with_capacity((names.len() * 3).min(16 << 20));
-    let mut rest = names;
-    for _ in 0..count {
-        let (&b0, after) = rest.split_first().ok_or(damaged("it ends early"))?;
-        let (len, after) = match b0 {
-            0 => return Err(damaged("an empty name")),
-            b if b & 0x80 == 0 => (usize::from(b), after),
-            b => {
-                let (&b1, after) = after.split_first().ok_or(damaged("it ends early"))?;
-                (usize::from(b & 0x7f) | usize::from(b1) << 7, after)
-            }
-        };
-        let (name, after) = after.split_at_checked(len).ok_or(damaged("a name runs past its end"))?;
-        rest = after;
-        let start = text.len();
-        for &byte in name {
-            text.extend_from_slice(table[usize::from(byte)]);
-            // A token may be as long as its table: checked at each, not at the end.
-            if text.len() - start > NAME_MAX || text.len() > TEXT_MAX {
-                return Err(damaged("names out of all proportion"));
-            }
+impl<'a> Names<'a> {
+    /// Takes the three tables.
+    pub fn new(packed: Cow<'a, [u8]>, tokens: Vec<u8>, index: &[u8]) -> Result<Self, Error> {
+        let mut spans = Vec::with_capacity(256);
+        for at in index.chunks_exact(2) {
+            let start = u16::from_le_bytes([at[0], at[1]]);
+            let from = tokens.get(usize::from(start)..).ok_or(Error::Damaged {
+                table: "kallsyms_token_index",
+                what: "it points past the token table",
+            })?;
+            let end = from.iter().position(|&b| b == 0).and_then(|end| u16::try_from(end).ok());
+            let end =
+                end.ok_or(Error::Damaged { table: "kallsyms_token_table", what: "a token without end" })?;
+            spans.push((start, end));
         }
-        let written = text.len() - start;
-        // The type letter comes first. Both numbers are bounded above, far below their types' limits.
-        let kind = *text.get(start).ok_or(damaged("a name without characters"))?;
-        let (len, at) = ((written - 1) as u16, (start + 1) as u32);
-        spans.push(Span { at, len, kind });
+        Ok(Self { packed, tokens, spans })
     }
-    // Names are ASCII, or UTF-8 in Rust code; damage shows as replacement characters, which would
-    // move every later span, so damaged text is refused as a whole.
-    let text = String::from_utf8(text).map_err(|_| damaged("text that is not UTF-8"))?;
-    Ok(Expanded { spans, text })
+
+    /// Where each of the first `count` names begins; all of them can be read then.
+    pub fn places(&self, count: usize) -> Result<Vec<u32>, Error> {
+        let damaged = |what| Error::Damaged { table: "kallsyms_names", what };
+        let mut places = Vec::with_capacity(count);
+        let mut at = 0;
+        for _ in 0..count {
+            let rest = self.packed.get(at..).ok_or(damaged("it ends early"))?;
+            let (name, after) = split_name(rest)?;
+            let len: usize = name.iter().map(|&byte| self.token(byte).len()).sum();
+            match len {
+                0 => return Err(damaged("a name without characters")),
+                1..=NAME_MAX => {}
+                _ => return Err(damaged("names out of all proportion")),
+            }
+            places.push(u32::try_from(at).map_err(|_| damaged("4 GiB of names"))?);
+            at = self.packed.len() - after.len();
+        }
+        Ok(places)
+    }
+
+    fn token(&self, byte: u8) -> &[u8] {
+        let (start, len) = self.spans.get(usize::from(byte)).copied().unwrap_or_default();
+        self.tokens.get(usize::from(start)..usize::from(start) + usize::from(len)).unwrap_or_default()
+    }
+
+    /// The compressed bytes of the name at a place.
+    fn packed(&self, at: u32) -> &[u8] {
+        let rest = self.packed.get(at as usize..).unwrap_or_default();
+        split_name(rest).map_or(&[], |(name, _)| name)
+    }
+
+    /// Type letter and name, one after the other.
+    fn bytes(&self, at: u32) -> impl Iterator<Item = u8> {
+        self.packed(at).iter().flat_map(|&byte| self.token(byte)).copied()
+    }
+
+    /// The type letter.
+    pub fn kind(&self, at: u32) -> u8 {
+        self.bytes(at).next().unwrap_or(b'?')
+    }
+
+    /// The name; damage shows as replacement characters.
+    pub fn text(&self, at: u32) -> String {
+        let bytes: Vec<u8> = self.bytes(at).skip(1).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The name's [hash](super::hash).
+    pub fn hash(&self, at: u32) -> u32 {
+        self.bytes(at).skip(1).fold(HASH_START, hash_more)
+    }
+
+    /// Whether the name at a place is this one.
+    pub fn is(&self, at: u32, name: &str) -> bool {
+        self.bytes(at).skip(1).eq(name.bytes())
+    }
+
+    /// Whether two places have the same name.
+    pub fn are_equal(&self, one: u32, other: u32) -> bool {
+        // The kernel compresses equal texts equally, as a rule.
+        self.packed(one) == self.packed(other) || self.bytes(one).skip(1).eq(self.bytes(other).skip(1))
+    }
 }
 
-fn token_strings<'a>(tokens: &'a [u8], index: &[u8]) -> Result<[&'a [u8]; 256], Error> {
-    let mut table: [&[u8]; 256] = [&[]; 256];
-    for (slot, at) in table.iter_mut().zip(index.chunks_exact(2)) {
-        let at = usize::from(u16::from_le_bytes([at[0], at[1]]));
-        let from = tokens.get(at..).ok_or(Error::Damaged {
-            table: "kallsyms_token_index",
-            what: "it points past the token table",
-        })?;
-        let end = from
-            .iter()
-            .position(|&b| b == 0)
-            .ok_or(Error::Damaged { table: "kallsyms_token_table", what: "a token without end" })?;
-        *slot = &from[..end];
-    }
-    Ok(table)
+/// Takes the first name off. A length byte with bit 7 set is taken as the first of two (since 6.1); names that long
+/// did not exist before, so old tables read the same.
+fn split_name(names: &[u8]) -> Result<(&[u8], &[u8]), Error> {
+    let damaged = |what| Error::Damaged { table: "kallsyms_names", what };
+    let (&b0, after) = names.split_first().ok_or(damaged("it ends early"))?;
+    let (len, after) = match b0 {
+        0 => return Err(damaged("an empty name")),
+        b if b & 0x80 == 0 => (usize::from(b), after),
+        b => {
+            let (&b1, after) = after.split_first().ok_or(damaged("it ends early"))?;
+            (usize::from(b & 0x7f) | usize::from(b1) << 7, after)
+        }
+    };
+    after.split_at_checked(len).ok_or(damaged("a name runs past its end"))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use alloc::vec;
 
     /// Tokens: byte `b` is the one-character string `b`, except 1, which is "sys_".
-    fn tokens() -> (Vec<u8>, Vec<u8>) {
+    pub fn tokens() -> (Vec<u8>, Vec<u8>) {
         let (mut t, mut i) = (Vec::new(), Vec::new());
         for b in 0..=255u8 {
             i.extend_from_slice(&(t.len() as u16).to_le_bytes());
@@ -112,15 +137,30 @@ mod tests {
         (t, i)
     }
 
+    fn names(packed: &[u8], tokens: Vec<u8>, index: &[u8]) -> Names<'static> {
+        Names::new(Cow::Owned(packed.to_vec()), tokens, index).unwrap()
+    }
+
     #[test]
     fn tokens_expand_and_long_names_have_two_length_bytes() {
         let (t, i) = tokens();
-        let mut names = vec![4, b'T', 1, b'x', b'y'];
-        names.extend_from_slice(&[0x80 | (300 & 0x7f) as u8, (300 >> 7) as u8, b't']);
-        names.extend_from_slice(&[b'a'; 299]);
-        let e = expand(&names, 2, &t, &i).unwrap();
-        assert_eq!(e.find("sys_xy"), Some(0));
-        assert_eq!((e.spans[1].len, e.spans[1].kind), (299, b't'));
+        let mut packed = vec![4, b'T', 1, b'x', b'y'];
+        packed.extend_from_slice(&[0x80 | (300 & 0x7f) as u8, (300 >> 7) as u8, b't']);
+        packed.extend_from_slice(&[b'a'; 299]);
+        let n = names(&packed, t, &i);
+        assert_eq!(n.places(2).unwrap(), [0, 5]);
+        assert!(n.is(0, "sys_xy") && !n.is(0, "sys_x") && !n.is(5, "sys_xy"));
+        assert_eq!((n.text(0).as_str(), n.kind(0)), ("sys_xy", b'T'));
+        assert_eq!((n.text(5).len(), n.kind(5)), (299, b't'));
+        assert_eq!(n.hash(0), super::super::hash(b"sys_xy"));
+    }
+
+    #[test]
+    fn names_are_equal_whatever_their_types_and_tokens() {
+        let (t, i) = tokens();
+        let n = names(&[3, b'T', 1, b'x', 6, b't', b's', b'y', b's', b'_', b'x', 2, b'T', 1], t, &i);
+        assert_eq!(n.places(3).unwrap(), [0, 4, 11]);
+        assert!(n.are_equal(0, 4) && n.are_equal(4, 4) && !n.are_equal(0, 11));
     }
 
     #[test]
@@ -129,15 +169,16 @@ mod tests {
         i[2..4].copy_from_slice(&(t.len() as u16).to_le_bytes());
         t.extend_from_slice(&[b'x'; 600]);
         t.push(0);
-        assert!(expand(&[1, 1], 1, &t, &i).is_ok());
-        assert!(expand(&[2, 1, 1], 1, &t, &i).is_err());
+        assert!(names(&[1, 1], t.clone(), &i).places(1).is_ok());
+        assert!(names(&[2, 1, 1], t, &i).places(1).is_err());
     }
 
     #[test]
     fn a_cut_table_is_damage() {
         let (t, i) = tokens();
-        for names in [&[4, b'T', 1][..], &[0x85], &[], &[0]] {
-            assert!(expand(names, 1, &t, &i).is_err());
+        for packed in [&[4, b'T', 1][..], &[0x85], &[], &[0]] {
+            assert!(names(packed, t.clone(), &i).places(1).is_err());
         }
+        assert!(Names::new(Cow::default(), t[..8].to_vec(), &i).is_err());
     }
 }
