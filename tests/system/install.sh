@@ -33,13 +33,7 @@ case $boot in
     udevadm verify /usr/lib/udev/rules.d/98-kdump-rs.rules && say "rules verified"
     say "exposure: $(systemd-analyze security --no-pager kdump-rs.service | tail -n 1)"
     say "page: $(zcat /usr/share/man/man8/kdump-rs-arm.8.gz | grep -c '^\\fB\\-\\-target')"
-    if kdump-rs reserve --help > /dev/null 2>&1; then
-        kdump-rs reserve --apply || say "reserve failed"
-    else
-        mkdir -p /etc/default/grub.d
-        echo 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT crashkernel=160M"' > /etc/default/grub.d/kdump-rs.cfg
-        update-grub
-    fi
+    kdump-rs reserve --apply || say "reserve failed"
     grep -o 'crashkernel=[^ ]*' /boot/grub/grub.cfg | sort -u
     systemctl --no-block reboot
     ;;
@@ -106,7 +100,8 @@ case $boot in
     dpkg -r kdump-rs
     say "loaded after removal: $(cat /sys/kernel/kexec_crash_loaded)"
     dpkg -P kdump-rs
-    say "left after purge: $(find / -xdev -name '*kdump-rs*' -not -path '/proc/*' -not -path '/run/orders/*' -not -path '/var/log/*' | xargs)"
+    left=$(find / -xdev -name '*kdump-rs*' -not -path '/var/log/*' | xargs)
+    say "left after purge: ${left:-nothing}"
     say "dumps: $(ls /var/crash | wc -l)"
     systemctl --no-block poweroff
     ;;

@@ -49,7 +49,7 @@ fn a_debian_system_is_installed_armed_crashed_and_explained() {
     let report = said.between("== report", "== analyze: 0");
     assert!(report.contains("sysrq triggered crash") && report.contains("sysrq_handle_crash"), "{report}");
     said.has("== loaded after removal: 0");
-    said.has("== left after purge:");
+    said.has("== left after purge: nothing");
     said.has("== dumps: 1");
     assert!(
         !said.orders.lines().any(|line| line.starts_with("== ") && line.ends_with(" failed")),
