@@ -8,13 +8,13 @@ use kdump_loader::rehearsed::{REHEARSED_PATH, Rehearsed};
 use kdump_loader::target::Target;
 
 use super::life::Lived;
-use super::{Args, state};
+use super::state;
 
 /// The file system of the guest's disk.
 const GUEST_FSTYPE: &str = "ext4";
 
 /// The kernel that is named, or the running one, where `arm` looks for it.
-pub(super) fn kernel(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub fn kernel(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(named) = named {
         return Ok(named.to_owned());
     }
@@ -37,9 +37,18 @@ pub(super) fn is_of_this_machine(modules: &Path, release: &str) -> bool {
     }
 }
 
+/// What a flag says of `arm`, before the configuration.
+#[derive(Debug, Default)]
+pub struct Asked {
+    pub level: Option<u8>,
+    pub format: Option<String>,
+    pub compression: Option<String>,
+    pub parity: Option<String>,
+}
+
 /// What `arm` is told in the guest: what was asked for here or stands in the configuration; the rest is left to its
 /// defaults, so that these are rehearsed. Target, console, files and what follows the capture are the guest's own.
-pub(super) fn arm_arguments(args: &Args, config: &ArmConfig) -> Vec<String> {
+pub fn arm_arguments(args: &Asked, config: &ArmConfig) -> Vec<String> {
     let mut arm = Vec::new();
     let mut option = |name: &str, asked: Option<String>, configured: Option<String>| {
         if let Some(value) = asked.or(configured) {
@@ -59,8 +68,8 @@ pub(super) fn arm_arguments(args: &Args, config: &ArmConfig) -> Vec<String> {
 }
 
 /// Says where this machine's target is of another kind than the guest's disk.
-pub(super) fn warn_of_target(config: &ArmConfig) {
-    let directory = config.target.clone().unwrap_or_else(|| "/var/crash".into());
+pub fn warn_of_target(target: Option<PathBuf>) {
+    let directory = target.unwrap_or_else(|| "/var/crash".into());
     match Target::resolve(&directory) {
         Ok(target) if target.fstype == GUEST_FSTYPE => {}
         Ok(target) => eprintln!(

@@ -1,7 +1,7 @@
 //! `rehearse`: a kernel boots in QEMU, is armed, panics, is dumped, and the dump is analyzed; once, or once for each
 //! of several ways to crash.
 
-mod here;
+pub mod here;
 mod life;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -96,13 +96,19 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let release = Plan::release_of(&kernel, &image)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("kdump-rehearsal").join(&release));
     let config = super::arm::read_config(args.config.as_deref())?;
+    let asked = here::Asked {
+        level: args.level,
+        format: args.format.clone(),
+        compression: args.compression.clone(),
+        parity: args.parity.clone(),
+    };
     let plan = Plan {
         modules: args.modules.clone(),
         crashkernel: args.crashkernel.clone(),
         memory: args.memory,
         cpus: args.cpus,
         cpu: args.cpu.clone(),
-        arm: here::arm_arguments(args, &config),
+        arm: here::arm_arguments(&asked, &config),
         keep: args.keep,
         timeout: Duration::from_secs(args.timeout),
         ..Plan::new(kernel.clone(), Programs::beside_this_one()?, out)
@@ -111,7 +117,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let modules = plan.find_modules(&release)?;
     let is_of_this_machine = here::is_of_this_machine(&modules, &release);
     if is_of_this_machine {
-        here::warn_of_target(&config);
+        here::warn_of_target(config.target.clone());
     }
     let trigger = lives
         .iter()

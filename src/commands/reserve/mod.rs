@@ -1,6 +1,8 @@
 //! `reserve`: how much memory the capture kernel needs, item by item, and the parameter for it where the boot loader
 //! looks.
 
+mod measure;
+
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +12,7 @@ use kdump_loader::arm::draft;
 use kdump_loader::machine::Machine;
 use kdump_loader::plan::{Need, size_text};
 use kdump_loader::reserve::{self, Plan, Record, Value};
+use kdump_rehearse::size;
 use serde_json::json;
 
 use super::arm;
@@ -45,6 +48,12 @@ pub struct Args {
     /// Configuration file [default: /etc/kdump-rs/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Find the smallest size by trial instead: guests of this kernel in QEMU, armed and crashed
+    #[arg(long, conflicts_with_all = ["apply", "undo", "size", "dry_run"])]
+    measure: bool,
+    /// Memory of these guests
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::parse, requires = "measure")]
+    memory: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -54,6 +63,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.undo {
         return undo(args);
+    }
+    if args.measure {
+        return measure::run(args);
     }
     let computed = match &args.size {
         // What the user says needs no reason.
