@@ -30,11 +30,11 @@ cd "$here/.."
 cargo build --release --locked --quiet -p kdump-rehearse --example panic_path_time
 printf '\n'
 target/x86_64-unknown-linux-gnu/release/examples/panic_path_time target/x86_64-unknown-linux-gnu/release \
-    "$cache/kernels/6.12/vmlinuz" "$cache/peers/kexec-root" "$cache/bench/panic-path" "${KDUMP_RS_BENCH_RUNS:-3}"
+    "$cache/kernels/6.12/vmlinuz" "$cache/kexec-tools/root" "$cache/bench/panic-path" "${KDUMP_RS_BENCH_RUNS:-3}"
 # Arming, in guests.
 cargo build --release --locked --quiet -p kdump-rehearse --example arm_time
 printf '\n'
 target/x86_64-unknown-linux-gnu/release/examples/arm_time target/x86_64-unknown-linux-gnu/release \
-    "$cache/kernels/6.12/vmlinuz" "$cache/peers/kexec-root" "$cache/bench/arm-time" "${KDUMP_RS_BENCH_RUNS:-3}"
+    "$cache/kernels/6.12/vmlinuz" "$cache/kexec-tools/root" "$cache/bench/arm-time" "${KDUMP_RS_BENCH_RUNS:-3}"
 printf '\n'
 cargo run --release --locked --quiet -p kdump-panic-kernel --example kimage_cost

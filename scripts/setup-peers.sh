@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fetches what `make bench` compares with, into the cache: makedumpfile and crash of Debian sid
-# (run by sid's own loader and libraries, nothing is installed), drgn 0.3.0, and the debug symbols
+# (run by sid's own loader and libraries, nothing is installed), its kexec-tools, drgn 0.3.0, and the debug symbols
 # of the 6.12 kernel that drgn and crash cannot do without (a download of some 330 MB).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -39,45 +39,7 @@ if [ ! -x "$peers/crash" ] || [ ! -x "$peers/makedumpfile" ]; then
     rm -rf "$work"
 fi
 
-# kexec-tools for a guest: the program and the libraries it names, nothing else.
-if [ ! -x "$peers/kexec-root/sbin/kexec" ]; then
-    say "fetching kexec-tools of Debian bookworm"
-    private_suite bookworm
-    work="$peers/.work.$$"
-    trap 'rm -rf "$work"' EXIT
-    rm -rf "$work" "$peers/kexec-root"
-    mkdir -p "$work/tree" "$work/root/sbin" "$work/root/lib64" "$work/root/lib/x86_64-linux-gnu"
-    packages=$(private_apt cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-        --no-replaces --no-enhances kexec-tools 2> /dev/null |
-        grep -oE '^(lib[a-z0-9.+-]+|zlib1g|kexec-tools)$' | sort -u | grep -vE 'perl|debconf|systemd|pam|udev|python')
-    for package in $packages; do
-        (cd "$work" && private_apt get download -qq "$package" 2> /dev/null) || say "without $package"
-    done
-    for deb in "$work"/*.deb; do dpkg -x "$deb" "$work/tree"; done
-    cp "$work/tree/sbin/kexec" "$work/root/sbin/kexec"
-    loader=$(find "$work/tree/lib" "$work/tree/usr/lib" -name ld-linux-x86-64.so.2 -type f 2> /dev/null | head -n 1)
-    cp "$loader" "$work/root/lib64/ld-linux-x86-64.so.2"
-    # Names that the program needs, then names that those need.
-    need=kexec
-    cp "$work/tree/sbin/kexec" "$work/kexec"
-    while [ -n "$need" ]; do
-        next=
-        for file in $need; do
-            from="$work/root/lib/x86_64-linux-gnu/$file"
-            [ "$file" = kexec ] && from="$work/kexec"
-            for name in $(LC_ALL=C grep -aoE 'lib[A-Za-z0-9_.+-]+\.so(\.[0-9]+)*' "$from" | sort -u); do
-                [ -e "$work/root/lib/x86_64-linux-gnu/$name" ] && continue
-                found=$(find "$work/tree" -path "*x86_64-linux-gnu/$name" 2> /dev/null | head -n 1)
-                [ -n "$found" ] || continue
-                cp -L "$found" "$work/root/lib/x86_64-linux-gnu/$name" 2> /dev/null || continue
-                next="$next $name"
-            done
-        done
-        need=$next
-    done
-    mv "$work/root" "$peers/kexec-root"
-    rm -rf "$work"
-fi
+"$here/fetch-kexec-tools.sh"
 
 release=$(cat "$cache/kernels/6.12/release")
 if [ ! -e "$peers/vmlinux-$release" ]; then
