@@ -85,8 +85,8 @@ pub fn child_main<S: AsRef<OsStr>>(mut args: impl Iterator<Item = S>) -> ExitCod
     if report(dir.as_ref().map(Path::new)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Leaves a quarter of the memory to others: the kernel, and PID 1, which only waits meanwhile. What is mapped of the dump is no memory of this machine, so
-/// the limit is on data, not on the address space.
+/// Leaves a quarter of the memory to others: the kernel, and PID 1, which only waits meanwhile. What is mapped of the
+/// dump is no memory of this machine, so the limit is on data, not on the address space.
 fn limit_memory() {
     // Should memory run out all the same, it is this process that goes.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
