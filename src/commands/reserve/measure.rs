@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             Path::new("kdump-rehearsal").join("measure"),
         )
     };
-    let found = smallest_crashkernel(&plan, LOW, HIGH, STEP, &mut Notes)?;
+    let found = smallest_crashkernel(&plan, LOW, HIGH, STEP, &mut Notes::default())?;
     let text = if args.json {
         let tries: Vec<_> = found
             .tries
@@ -51,8 +51,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         serde_json::to_string_pretty(&report)? + "\n"
     } else {
         format!(
-            "{found}\n\nLinux {release} in a guest with {} of memory, in steps of {}. The machine itself may need more: \
-             its disk's drivers are others, and so is its memory. `kdump-rs reserve` computes with a margin.\n",
+            "{found}\n\nLinux {release} in a guest with {} of memory, in steps of {}. This machine may need more, with other\n\
+             drivers and more memory; `kdump-rs reserve` computes with a margin.\n",
             size_text(args.memory),
             size_text(STEP),
         )
@@ -61,11 +61,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Complete)
 }
 
-/// What came of each size, on stderr.
-struct Notes;
+/// What came of each size, on stderr; what every guest says of itself, once.
+#[derive(Default)]
+struct Notes {
+    said: Vec<String>,
+}
 
 impl Progress for Notes {
     fn note(&mut self, text: &str) {
-        eprintln!("{text}");
+        if !self.said.iter().any(|said| said == text) {
+            eprintln!("{text}");
+            self.said.push(text.to_owned());
+        }
     }
 }
