@@ -6,7 +6,7 @@ use kdump_rehearse::{Added, Held, Plan, Progress, Scene};
 use kdump_vmcore::{Dump, PhysMem as _};
 use serde_json::Value;
 
-use crate::common::{self, Turn, scratch};
+use crate::common::{self, Turn};
 
 const MIB: u64 = 1 << 20;
 const DIMM: u64 = 512 * MIB;
@@ -39,8 +39,8 @@ impl Progress for Hand {
 
 impl Guest {
     pub fn run(self) -> Dumped {
-        let _turn = Turn::wait();
-        let out = scratch(env!("CARGO_CRATE_NAME"));
+        let turn = Turn::wait();
+        let out = turn.directory(env!("CARGO_CRATE_NAME"));
         let machine = ["-m", "slots=2,maxmem=4G"].map(str::to_owned);
         let scene = Scene {
             is_held: true,
