@@ -34,12 +34,7 @@ impl Rehearsed {
     /// # Errors
     /// What the file system gave.
     pub fn write(&self, root: &Path) -> io::Result<()> {
-        let path = root.join(REHEARSED_PATH);
-        let Some(dir) = path.parent() else { return Ok(()) };
-        fs::create_dir_all(dir)?;
-        let new = path.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(&new, &path)
+        crate::state::write_json(&root.join(REHEARSED_PATH), self)
     }
 
     /// Reads the record; `None` if there is none.

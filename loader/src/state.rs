@@ -122,12 +122,7 @@ impl State {
     /// # Errors
     /// What the file system gave.
     pub fn write(&self, root: &Path) -> io::Result<()> {
-        let path = root.join(STATE_PATH);
-        let Some(dir) = path.parent() else { return Ok(()) };
-        fs::create_dir_all(dir)?;
-        let new = path.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(&new, &path)
+        write_json(&root.join(STATE_PATH), self)
     }
 
     /// Reads the file; `None` if there is none.
@@ -177,6 +172,15 @@ impl State {
         }
         changes
     }
+}
+
+/// Writes a file, whole or not at all, and the directory it is in.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let Some(dir) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(dir)?;
+    let new = path.with_extension("json.new");
+    fs::write(&new, serde_json::to_vec_pretty(value)?)?;
+    fs::rename(&new, path)
 }
 
 /// Seconds since 1970.

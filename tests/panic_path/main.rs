@@ -250,6 +250,7 @@ fn the_record_survives_a_kernel_that_rewrites_elfcorehdr() {
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn exceptions_come_out_with_their_registers() {
     for (kind, says) in [
+        ("div", "EXCEPTION vector 0 (#DE) error 0x0 rip "),
         ("ud2", "EXCEPTION vector 6 (#UD) error 0x0 rip "),
         ("pf", "EXCEPTION vector 14 (#PF) error 0x0 rip "),
         ("stack", "EXCEPTION vector 14 (#PF) error 0x2 rip "),
@@ -262,6 +263,20 @@ fn exceptions_come_out_with_their_registers() {
         }
         .run();
     }
+}
+
+/// What a check of the compiler catches is no exception: it is told by its place in the source.
+#[test]
+#[ignore = "boots a kernel in QEMU; `make test` runs it"]
+fn a_bug_of_the_program_itself_comes_out_with_its_place() {
+    Case {
+        arm: &["--panic-test=bug"],
+        says: &["TEST: provoking failure", "BUG at panic-kernel/program/provoke.rs:", "resetting"],
+        never: &["EXCEPTION", "entering"],
+        end: End::Reset,
+        ..Case::NEW
+    }
+    .run();
 }
 
 /// A fault while the first one is reported resets without another word; one while that is tried ends in the CPU's
