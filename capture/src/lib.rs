@@ -18,6 +18,7 @@ pub mod durable;
 pub mod filter;
 pub mod manifest;
 pub mod pipeline;
+pub mod remote;
 pub mod sections;
 pub mod source;
 
