@@ -107,7 +107,7 @@ fn live() -> Result<(), Failure> {
         load_modules()?;
         crash::prepare(orders.crash)?;
         disk::mount_by_uuid()?;
-        busy::populate()?;
+        busy::populate(&orders)?;
         if orders.added == Added::default() {
             start_pattern(&orders)?;
         }

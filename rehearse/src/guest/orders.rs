@@ -15,6 +15,8 @@ pub struct Orders {
     pub panic_cpu: Option<u32>,
     /// Bytes to be filled with pattern pages.
     pub pattern_bytes: u64,
+    /// Bytes to be filled with the contents of the files on the disk.
+    pub load_bytes: u64,
     /// Wait, armed, until the host says go.
     pub is_held: bool,
     /// Arguments of `kdump-rs kexec load`, for an image that is entered instead of crashing.
@@ -54,6 +56,9 @@ impl Orders {
         }
         if self.pattern_bytes > 0 {
             text.push_str(&format!("pattern {}\n", self.pattern_bytes));
+        }
+        if self.load_bytes > 0 {
+            text.push_str(&format!("load {}\n", self.load_bytes));
         }
         if self.is_held {
             text.push_str("hold on\n");
@@ -105,6 +110,7 @@ impl Orders {
             arm: vec![],
             panic_cpu: None,
             pattern_bytes: 0,
+            load_bytes: 0,
             is_held: false,
             kexec: vec![],
             reboots: 0,
@@ -126,6 +132,7 @@ impl Orders {
                 Some(("panic-cpu", cpu)) => orders.panic_cpu = Some(number(line, cpu)? as u32),
                 Some(("toggle-cpu", cpu)) => orders.toggled_cpu = Some(number(line, cpu)? as u32),
                 Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
+                Some(("load", bytes)) => orders.load_bytes = number(line, bytes)?,
                 Some(("ask", line)) => orders.asked.push(line.to_owned()),
                 Some(("added-cpus", cpus)) => orders.added.cpus = number(line, cpus)? as u32,
                 Some(("added-memory", bytes)) => orders.added.memory = number(line, bytes)?,
@@ -160,6 +167,7 @@ mod tests {
             arm,
             panic_cpu: Some(1),
             pattern_bytes: 1 << 28,
+            load_bytes: 6 << 30,
             is_held: true,
             kexec: vec!["--probe".into()],
             reboots: 3,
