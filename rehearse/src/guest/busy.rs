@@ -18,6 +18,8 @@ use crate::scene;
 const HELD: usize = 32 << 20;
 /// Page cache of a file on the disk.
 const CACHED: usize = 16 << 20;
+/// A guest that says nothing for long is given up.
+const SAID_EVERY: u64 = 256 << 20;
 /// Files on tmpfs: page cache too, but with no disk behind it.
 const SHARED: usize = 8 << 20;
 
@@ -98,6 +100,9 @@ fn load(bytes: u64) -> Result<(), Failure> {
         }
         let content = fs::read(path).map_err(because("cannot read ballast"))?;
         cached += content.len() as u64;
+        if cached / SAID_EVERY > (cached - content.len() as u64) / SAID_EVERY {
+            super::say(&format!("filling memory: {} MiB cached", cached >> 20));
+        }
         if copied < bytes / 4 {
             copied += content.len() as u64;
             fs::write(format!("/run/ballast-{number}"), content).map_err(because("cannot copy ballast"))?;
@@ -116,6 +121,9 @@ fn anonymous(bytes: u64) -> Result<Vec<u8>, Failure> {
     let mut held = Vec::with_capacity(limit);
     for path in files.iter().rev() {
         let room = (limit - held.len()) as u64;
+        if room == 0 {
+            break;
+        }
         let file = File::open(path).map_err(because("cannot open ballast"))?;
         file.take(room).read_to_end(&mut held).map_err(because("cannot read ballast"))?;
     }
