@@ -5,7 +5,7 @@ use kdump_vmcore::kdump::Compression;
 use serde::Deserialize;
 
 use crate::capture::{Options, OutputFormat};
-use crate::filter::DumpLevel;
+use crate::selection::DumpLevel;
 
 /// Where the initramfs has it.
 pub const PATH: &str = "/etc/kdump-rs/capture.toml";
@@ -70,7 +70,7 @@ impl DumpConfig {
         let mut options = Options::default();
         let mut complaints = Vec::new();
         match DumpLevel::new(self.level) {
-            Some(level) => options.level = level,
+            Some(level) => options.wanted.selection = level.into(),
             None => complaints.push(format!("dump level {} is not 0 to 31; taking 31", self.level)),
         }
         match parse_format(&self.format) {
@@ -143,7 +143,7 @@ mod tests {
         );
         let (options, complaints) = c.dump.options();
         assert_eq!(
-            (options.level.bits(), options.format, options.compression),
+            (options.wanted.selection.level.bits(), options.format, options.compression),
             (1, OutputFormat::Elf, Compression::None)
         );
         assert!(complaints.is_empty());

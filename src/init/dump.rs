@@ -35,9 +35,12 @@ pub fn write_all(dir: &Path, config: &CaptureConfig) {
     let path = dir.join("vmcore");
     let log = log.as_deref();
     let result = match write_vmcore(&dump, &path, &options, log) {
-        Err(e) if is_full(&e) && options.level != DumpLevel::MAX => {
-            say!("the target is full at dump level {}: trying level 31", options.level.bits());
-            options.level = DumpLevel::MAX;
+        Err(e) if is_full(&e) && options.wanted.selection.level != DumpLevel::MAX => {
+            say!(
+                "the target is full at dump level {}: trying level 31",
+                options.wanted.selection.level.bits()
+            );
+            options.wanted.selection.level = DumpLevel::MAX;
             write_vmcore(&dump, &path, &options, log)
         }
         result => result,
@@ -89,7 +92,7 @@ fn write_vmcore(
     options: &Options,
     log: Option<&[u8]>,
 ) -> anyhow::Result<(Summary, Option<bool>)> {
-    say!("writing vmcore: dump level {}, {}", options.level.bits(), options.format.name());
+    say!("writing vmcore: dump level {}, {}", options.wanted.selection.level.bits(), options.format.name());
     // An earlier attempt at a lower level may have left its beginning.
     let out = DurableFile::create(path, true)?;
     let mut progress = Reporter { next: Instant::now() + Reporter::EVERY };
@@ -117,10 +120,10 @@ fn write_vmcore(
     if summary.nr_lost > 0 {
         say!("{} pages could not be read; the manifest names them", summary.nr_lost);
     }
-    for m in &summary.plan.missing {
+    for m in &summary.census.missing {
         say!("VMCOREINFO has no {}: {}", m.fact, m.effect);
     }
-    for trouble in &summary.plan.troubles {
+    for trouble in &summary.census.troubles {
         say!("{trouble}");
     }
     Ok((summary, log_reads_back))

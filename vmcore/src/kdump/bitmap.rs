@@ -171,12 +171,12 @@ impl PageBitmap {
         end
     }
 
-    /// The set as a file holds it, padded with zero bytes to `len`.
+    /// The set as a file holds it, padded with zero bytes to `len` at least.
     #[must_use]
     pub fn to_bytes(&self, len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(len.max(self.words.len() * 8));
         out.extend(self.words.iter().flat_map(|w| w.to_le_bytes()));
-        out.resize(len, 0);
+        out.resize(len.max(out.len()), 0);
         out
     }
 }
