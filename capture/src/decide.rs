@@ -12,7 +12,7 @@ use kdump_vmcore::kdump::bitmap::PageBitmap;
 
 use crate::classify::PageClass;
 use crate::filter::{Counts, Filter, PART, TROUBLES_MAX};
-use crate::source::SourceMap;
+use crate::source::{SourceMap, SourcePages};
 
 /// Frames of a window: 32 GiB, 1 MiB for each bitmap.
 pub const WINDOW: u64 = 32 * PART;
@@ -145,7 +145,12 @@ impl<'a, M: PhysMem + Sync + ?Sized> Decider<'a, M> {
 
     /// Decides on `first..end`.
     fn decide(&self, first: u64, end: u64) -> Decision {
-        let pages = self.map.window(first, end);
+        let (pages, trouble) = match self.map.window(first, end) {
+            Ok(pages) => (pages, None),
+            Err(e) => {
+                (SourcePages::none(first), Some(format!("which pages there are from {first:#x} on: {e}")))
+            }
+        };
         let (first, end) = (pages.held.first(), pages.held.bits());
         let empty = || PageBitmap::window(first, end);
         let held = pages.held.count();
@@ -156,7 +161,7 @@ impl<'a, M: PhysMem + Sync + ?Sized> Decider<'a, M> {
             kernel: empty(),
             found: [0; PageClass::ALL.len()],
             held,
-            troubles: Vec::new(),
+            troubles: trouble.into_iter().collect(),
         });
         let next = AtomicU64::new(0);
         let work = || {

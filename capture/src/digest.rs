@@ -104,7 +104,7 @@ pub fn logical_digest(dump: &Dump) -> Result<LogicalDigest, Error> {
     while let Some(pfn) = map.next(from) {
         let first = pfn / WINDOW * WINDOW;
         from = first.saturating_add(WINDOW);
-        let held = map.window(first, from).held;
+        let held = map.window(first, from).map_err(|e| Error::Start(std::io::Error::other(e)))?.held;
         let source = Source { mem: dump, ram: dump.ram(), pages: &held };
         pipeline
             .run(source, |chunk| {

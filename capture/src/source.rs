@@ -30,6 +30,14 @@ pub struct SourcePages {
     pub held: PageBitmap,
 }
 
+impl SourcePages {
+    /// A window without frames.
+    #[must_use]
+    pub fn none(first: u64) -> Self {
+        Self { ram: PageBitmap::window(first, first), held: PageBitmap::window(first, first) }
+    }
+}
+
 impl<'a> SourceMap<'a> {
     /// Looks at what `dump` describes.
     #[must_use]
@@ -40,7 +48,7 @@ impl<'a> SourceMap<'a> {
             .collect();
         held.sort_unstable_by_key(|r| r.start());
         let end = match dump.kdump() {
-            Some(kdump) => kdump.ram().bits(),
+            Some(kdump) => kdump.frames(),
             None => dump.ram().last().map_or(0, |r| r.end().0.div_ceil(PAGE_SIZE)),
         };
         Self { dump, held, end }
@@ -52,31 +60,25 @@ impl<'a> SourceMap<'a> {
         self.end
     }
 
-    /// The first frame that was memory, at or after `from`; none if there are no more.
+    /// The first frame at or after `from` that may have been memory; none if there are no more.
     #[must_use]
     pub fn next(&self, from: u64) -> Option<u64> {
-        if let Some(kdump) = self.dump.kdump() {
-            return kdump.ram().runs_in(from, u64::MAX).next().map(|(start, _)| start);
-        }
         let at = self.dump.ram().partition_point(|r| r.pfns().1.0 <= from);
         self.dump.ram().get(at).map(|r| r.pfns().0.0.max(from))
     }
 
     /// The frames of `first..end`, `first` being a multiple of 64.
-    #[must_use]
-    pub fn window(&self, first: u64, end: u64) -> SourcePages {
+    ///
+    /// # Errors
+    /// If the source cannot say it.
+    pub fn window(&self, first: u64, end: u64) -> Result<SourcePages, ReadError> {
         let end = end.min(self.end).max(first);
+        if let Some(kdump) = self.dump.kdump() {
+            let (ram, held) = (kdump.read_ram(first..end)?, kdump.read_dumped(first..end)?);
+            return Ok(SourcePages { ram, held });
+        }
         let mut pages =
             SourcePages { ram: PageBitmap::window(first, end), held: PageBitmap::window(first, end) };
-        if let Some(kdump) = self.dump.kdump() {
-            kdump.ram().runs_in(first, end).for_each(|(s, e)| pages.ram.insert(s, e));
-            kdump.dumped().runs_in(first, end).for_each(|(s, e)| pages.held.insert(s, e));
-            if let Some((start, end)) = kdump.info().split {
-                pages.held.remove(0, start);
-                pages.held.remove(end, u64::MAX);
-            }
-            return pages;
-        }
         for (ranges, map) in [(self.dump.ram(), &mut pages.ram), (&self.held, &mut pages.held)] {
             // Ends ascend with starts in what the dump says is memory; segments may overlap and need a look at each.
             for (start, stop) in ranges.iter().map(|r| r.pfns()) {
@@ -86,7 +88,7 @@ impl<'a> SourceMap<'a> {
                 map.insert(start.0, stop.0);
             }
         }
-        pages
+        Ok(pages)
     }
 }
 

@@ -8,9 +8,15 @@ use kdump_arch_x86::{PhysAddr, PhysRange};
 
 use crate::elf::read::{self as elf, ElfCore, Load};
 use crate::file::DumpFile;
+use crate::flat::SIGNATURE;
+use crate::flat::read::{self as flat, FlatFile};
+use crate::image::{Image, Wrapping};
+use crate::kdump::defs::{DISKDUMP_SIGNATURE, KDUMP_SIGNATURE};
 use crate::kdump::read::{self as kdump, KdumpFile};
 use crate::mem::{PhysMem, ReadError};
 use crate::notes::{KernelNotes, Notes};
+use crate::seekable::FRAME_MAGIC;
+use crate::seekable::read::{self as seekable, SeekableFile};
 use crate::space::{AddressSpace, KernelMem, MissingKey};
 use crate::vmcoreinfo::VmcoreInfo;
 
@@ -29,14 +35,6 @@ pub enum OpenError {
     /// It begins with zeros, as a file does whose writing never got going.
     #[error("begins with zero bytes: no dump was ever written here, or its first page was lost")]
     Zeros,
-    /// It is in a format that is not read yet.
-    #[error("is {format}, which this version does not read; {remedy}")]
-    Unsupported {
-        /// What it is.
-        format: &'static str,
-        /// What to do.
-        remedy: &'static str,
-    },
     /// It is something else.
     #[error("is neither an ELF core nor a kdump-compressed file: it begins with {first:02x?}")]
     NotADump {
@@ -49,6 +47,23 @@ pub enum OpenError {
     /// A damaged kdump-compressed file.
     #[error(transparent)]
     Kdump(#[from] kdump::Error),
+    /// A damaged flattened stream.
+    #[error(transparent)]
+    Flat(#[from] flat::Error),
+    /// A zstd file that cannot be read at offsets.
+    #[error(transparent)]
+    Zstd(#[from] seekable::Error),
+    /// One of several files is no kdump-compressed one.
+    #[error("file {0} is no kdump-compressed file; only those are split into several")]
+    Set(usize),
+    /// One of several files cannot be opened.
+    #[error("file {nr}: {source}")]
+    InSet {
+        /// Its number, from 1 on.
+        nr: usize,
+        /// Why not.
+        source: Box<OpenError>,
+    },
 }
 
 impl From<io::Error> for OpenError {
@@ -86,47 +101,62 @@ pub struct Dump {
     notes: Vec<u8>,
     parsed: KernelNotes,
     ram: Vec<PhysRange>,
+    wrapping: Wrapping,
 }
 
 impl Dump {
-    /// Opens `path` as an ELF core or a kdump-compressed file.
+    /// Opens `path` as an ELF core or a kdump-compressed file, also within a flattened stream or zstd frames.
     ///
     /// # Errors
     /// If it is neither, or its headers are damaged.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let file = match DumpFile::open(path) {
-            Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Err(OpenError::Directory),
-            other => other?,
-        };
-        if file.is_empty() {
-            return Err(OpenError::Empty);
-        }
-        let head = file.read_vec(0, file.len().min(16)).map_err(|e| OpenError::Io(io::Error::other(e)))?;
+        let image = open_image(path)?;
+        let head = head_of(&image)?;
         match head.as_slice() {
             [0x7f, b'E', b'L', b'F', ..] => {
-                let core = ElfCore::open(file)?;
+                let wrapping = image.wrapping();
+                let core = ElfCore::open(image)?;
                 let ram = core.ranges().collect();
                 let notes = core.notes().to_vec();
-                Ok(Self::assemble(Body::Elf(core), notes, ram))
+                Ok(Self::assemble(Body::Elf(core), notes, ram, wrapping))
             }
-            h if h.starts_with(b"KDUMP   ") || h.starts_with(b"DISKDUMP") => {
-                let core = KdumpFile::open(file)?;
-                let ram = core.ram_ranges();
-                let notes = core.notes().to_vec();
-                Ok(Self::assemble(Body::Kdump(Box::new(core)), notes, ram))
-            }
-            h if h.starts_with(b"makedumpfile") => Err(OpenError::Unsupported {
-                format: "a flattened dump",
-                remedy: "rearrange it with `makedumpfile -R vmcore < file` first",
-            }),
+            h if is_kdump(h) => Self::of_kdump(std::vec![image]),
             h if h.iter().all(|&b| b == 0) => Err(OpenError::Zeros),
             h => Err(OpenError::NotADump { first: h.iter().copied().take(8).collect() }),
         }
     }
 
-    fn assemble(body: Body, notes: Vec<u8>, ram: Vec<PhysRange>) -> Self {
+    /// Opens the files of a dump that was split, in any order; one file as [`Self::open`] does.
+    ///
+    /// # Errors
+    /// If any of them cannot be opened, or they do not belong together.
+    pub fn open_set<P: AsRef<Path>>(paths: &[P]) -> Result<Self, OpenError> {
+        if let [path] = paths {
+            return Self::open(path.as_ref());
+        }
+        let mut images = Vec::with_capacity(paths.len());
+        for (path, nr) in paths.iter().zip(1..) {
+            let in_set = |source| OpenError::InSet { nr, source: Box::new(source) };
+            let image = open_image(path.as_ref()).map_err(in_set)?;
+            if !is_kdump(&head_of(&image).map_err(in_set)?) {
+                return Err(OpenError::Set(nr));
+            }
+            images.push(image);
+        }
+        Self::of_kdump(images)
+    }
+
+    fn of_kdump(images: Vec<Image>) -> Result<Self, OpenError> {
+        let wrapping = images.first().map_or(Wrapping::Plain, Image::wrapping);
+        let core = KdumpFile::open_set(images)?;
+        let ram = core.read_ram_ranges().map_err(kdump::Error::Read)?;
+        let notes = core.notes().to_vec();
+        Ok(Self::assemble(Body::Kdump(Box::new(core)), notes, ram, wrapping))
+    }
+
+    fn assemble(body: Body, notes: Vec<u8>, ram: Vec<PhysRange>, wrapping: Wrapping) -> Self {
         let parsed = KernelNotes::parse(&notes);
-        Self { body, notes, parsed, ram }
+        Self { body, notes, parsed, ram, wrapping }
     }
 
     /// Adds ELF notes that the file lacks, as if it had them behind its own.
@@ -144,6 +174,12 @@ impl Dump {
             Body::Elf(_) => Format::Elf,
             Body::Kdump(_) => Format::Kdump,
         }
+    }
+
+    /// What the file has around the dump.
+    #[must_use]
+    pub const fn wrapping(&self) -> Wrapping {
+        self.wrapping
     }
 
     /// All of its ELF notes, as they stand in the file.
@@ -216,6 +252,35 @@ impl Dump {
         let max_phys = self.ram.last().map_or(PhysAddr(0), |r| r.end());
         Ok(KernelMem::new(self, AddressSpace::new(info, max_phys)?))
     }
+}
+
+/// Opens the file and takes off what the dump is wrapped in.
+fn open_image(path: &Path) -> Result<Image, OpenError> {
+    let file = match DumpFile::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Err(OpenError::Directory),
+        other => other?,
+    };
+    if file.is_empty() {
+        return Err(OpenError::Empty);
+    }
+    let image = Image::Plain(file);
+    let head = head_of(&image)?;
+    Ok(match (image, head.as_slice()) {
+        (Image::Plain(file), h) if h.starts_with(SIGNATURE) => Image::Flat(FlatFile::open(file)?.into()),
+        (Image::Plain(file), h) if h.starts_with(&FRAME_MAGIC.to_le_bytes()) => {
+            Image::Zstd(SeekableFile::open(file)?.into())
+        }
+        (image, _) => image,
+    })
+}
+
+/// The first bytes, by which formats are told apart.
+fn head_of(image: &Image) -> Result<Vec<u8>, OpenError> {
+    image.read_vec(0, image.len().min(16)).map_err(|e| OpenError::Io(io::Error::other(e)))
+}
+
+fn is_kdump(head: &[u8]) -> bool {
+    head.starts_with(&KDUMP_SIGNATURE) || head.starts_with(&DISKDUMP_SIGNATURE)
 }
 
 impl PhysMem for Dump {

@@ -122,9 +122,24 @@ impl DumpFile {
         if end.is_none_or(|end| end > self.len) {
             return Err(ReadError::Truncated { at: self.len.max(offset) });
         }
-        if let Some(bytes) = self.borrow(offset, buf.len()) {
-            buf.copy_from_slice(bytes);
-            return Ok(());
+        match self.borrow(offset, buf.len()) {
+            Some(bytes) => {
+                buf.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => self.pread(offset, buf),
+        }
+    }
+
+    /// Fills `buf` from `offset` by a read of its own: what is looked at once, in passing, stays out of the map's
+    /// share of this process's memory.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub fn pread(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.len) {
+            return Err(ReadError::Truncated { at: self.len.max(offset) });
         }
         self.file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => ReadError::Truncated { at: offset },

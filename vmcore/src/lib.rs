@@ -18,11 +18,15 @@ pub mod dump;
 pub mod elf;
 #[cfg(feature = "std")]
 pub mod file;
+pub mod flat;
+#[cfg(feature = "std")]
+pub mod image;
 pub mod kallsyms;
 pub mod kdump;
 pub mod mem;
 pub mod notes;
 pub mod record;
+pub mod seekable;
 #[cfg(feature = "std")]
 pub mod sink;
 pub mod space;

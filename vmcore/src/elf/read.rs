@@ -11,7 +11,7 @@ use goblin::error::Error as GoblinError;
 use kdump_arch_x86::{PhysAddr, PhysRange, VirtAddr};
 
 use crate::elf::defs::{DUMP_ELF_INCOMPLETE, EM_X86_64, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE};
-use crate::file::DumpFile;
+use crate::image::Image;
 use crate::mem::{PhysMem, ReadError};
 use crate::notes::Notes;
 
@@ -67,7 +67,7 @@ pub struct Load {
 /// An ELF core's memory.
 #[derive(Debug)]
 pub struct ElfCore {
-    file: DumpFile,
+    file: Image,
     /// Sorted by physical address, without overlap.
     loads: Vec<Load>,
     /// The PT_LOADs as the file has them.
@@ -85,7 +85,8 @@ impl ElfCore {
     ///
     /// # Errors
     /// If it is not an x86-64 core with memory in it.
-    pub fn open(file: DumpFile) -> Result<Self, Error> {
+    pub fn open(file: impl Into<Image>) -> Result<Self, Error> {
+        let file = file.into();
         if file.len() < 64 {
             return Err(Error::Short { have: file.len() });
         }
@@ -171,7 +172,11 @@ impl ElfCore {
     /// Whether the file ends before its last segment does: it was cut.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.loads.iter().any(|l| l.offset.checked_add(l.file_size).is_none_or(|end| end > self.file.len()))
+        self.file.is_cut()
+            || self
+                .loads
+                .iter()
+                .any(|l| l.offset.checked_add(l.file_size).is_none_or(|end| end > self.file.len()))
     }
 
     /// The PT_LOAD that a physical address is read from, if any.
@@ -226,7 +231,7 @@ impl PhysMem for ElfCore {
 }
 
 /// With 65535 or more segments the count is `sh_info` of section header 0 (bytes 44 to 47).
-fn extended_phnum(file: &DumpFile, e_shoff: u64) -> Result<u64, Error> {
+fn extended_phnum(file: &Image, e_shoff: u64) -> Result<u64, Error> {
     let at =
         e_shoff.checked_add(44).ok_or(Error::Read(ReadError::Corrupt { what: "e_shoff", at: e_shoff }))?;
     let mut b = [0; 4];
@@ -261,6 +266,7 @@ fn without_overlaps(headers: &[Load]) -> Vec<Load> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::DumpFile;
 
     fn load(start: u64, end: u64, offset: u64, file_size: u64) -> Load {
         Load { phys: PhysRange::new(start, end), virt: VirtAddr(0), offset, file_size }

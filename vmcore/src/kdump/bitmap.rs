@@ -1,4 +1,4 @@
-//! One bit per page frame, as kdump-compressed files keep them, and counting them fast.
+//! One bit per page frame, as kdump-compressed files keep them.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -84,6 +84,12 @@ impl PageBitmap {
     pub fn replace(&mut self, part: &Self) {
         let at = self.word_of(part.first);
         self.words[at..at + part.words.len()].copy_from_slice(&part.words);
+    }
+
+    /// The words, to be filled by whoever keeps the bits beyond the bound zero.
+    #[cfg(feature = "std")]
+    pub(super) fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
     }
 
     /// Whether `pfn` is in the set.
@@ -208,49 +214,6 @@ impl Iterator for Runs<'_> {
     }
 }
 
-/// How many members of a bitmap come before a frame: where its descriptor stands.
-#[derive(Clone, Debug, Default)]
-pub struct RankIndex {
-    /// Members before each block of [`RankIndex::WORDS`] words.
-    before: Vec<u64>,
-}
-
-impl RankIndex {
-    /// 512 frames a block: a lookup counts at most eight words.
-    const WORDS: usize = 8;
-
-    /// Counts the blocks of `map`.
-    #[must_use]
-    pub fn new(map: &PageBitmap) -> Self {
-        let mut sum = 0;
-        let before = map
-            .words
-            .chunks(Self::WORDS)
-            .map(|block| {
-                let here = sum;
-                sum += block.iter().map(|w| u64::from(w.count_ones())).sum::<u64>();
-                here
-            })
-            .collect();
-        Self { before }
-    }
-
-    /// Members of `map`, the one this index was made from, below `pfn`.
-    #[must_use]
-    pub fn rank(&self, map: &PageBitmap, pfn: u64) -> u64 {
-        let pfn = pfn.min(map.bits);
-        let word = (pfn / 64) as usize;
-        let block = word / Self::WORDS;
-        let Some(&before) = self.before.get(block) else { return map.count() };
-        let whole: u64 = map.words[block * Self::WORDS..word].iter().map(|w| u64::from(w.count_ones())).sum();
-        let part = match (map.words.get(word), pfn % 64) {
-            (Some(w), bit @ 1..) => u64::from((w & mask_of(0, bit)).count_ones()),
-            _ => 0,
-        };
-        before + whole + part
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,18 +244,6 @@ mod tests {
         m.insert(192, 256);
         m.replace(&part);
         assert_eq!(m.runs().collect::<Vec<_>>(), [(129, 130), (200, 201), (290, 300)]);
-    }
-
-    #[test]
-    fn ranks_agree_with_counting() {
-        let mut m = PageBitmap::new(3000);
-        for i in (0..3000).filter(|i| i * i % 7 < 3) {
-            m.insert(i, i + 1);
-        }
-        let rank = RankIndex::new(&m);
-        for pfn in (0..3000).step_by(13).chain([511, 512, 513, 2999, 3000, 4000]) {
-            assert_eq!(rank.rank(&m, pfn), m.count_in(0, pfn), "{pfn}");
-        }
     }
 
     #[test]

@@ -3,6 +3,10 @@
 pub mod bitmap;
 pub mod defs;
 #[cfg(feature = "std")]
+mod filemap;
+#[cfg(feature = "std")]
+mod header;
+#[cfg(feature = "std")]
 mod inflate;
 #[cfg(feature = "std")]
 mod lz;
@@ -20,9 +24,9 @@ pub enum Compression {
     Zlib,
     /// zstd, smaller and faster; readers from 2021 on.
     Zstd,
-    /// LZO1X; only read.
+    /// LZO1X, what most distributions' dumps have.
     Lzo,
-    /// Snappy; only read.
+    /// Snappy, the fastest.
     Snappy,
 }
 
