@@ -169,7 +169,17 @@ impl Worker {
         chunk.data.clear();
         chunk.lost.clear();
         let Source { mem, ram, pages } = source;
-        for (start, end) in pages.runs_in(first_pfn, first_pfn + CHUNK) {
+        let runs = pages.runs_in(first_pfn, first_pfn + CHUNK);
+        let end = runs.clone().last().map_or(first_pfn, |(_, end)| end);
+        let start = runs.clone().next().map_or(end, |(start, _)| start);
+        if let Some(piece) = mem.piece(PhysAddr(start * PAGE_SIZE), (end - start) as usize * PAGE) {
+            let pages = runs.flat_map(|(s, e)| s - start..e - start);
+            for page in pages.filter_map(|i| piece.chunks_exact(PAGE).nth(i as usize)) {
+                self.code(page, chunk);
+            }
+            return;
+        }
+        for (start, end) in runs {
             // At most one chunk, so the product is small.
             let len = (end - start) as usize * PAGE;
             let at = PhysAddr(start * PAGE_SIZE);

@@ -60,11 +60,12 @@ fn compression(name: &str) -> Result<Compression, String> {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let dump = Dump::open(&args.source).with_context(|| match args.source.to_str() {
+    let mut dump = Dump::open(&args.source).with_context(|| match args.source.to_str() {
         Some("/proc/vmcore") => "/proc/vmcore, which only a capture kernel has".to_string(),
         _ => args.source.display().to_string(),
     })?;
     let Some(output) = &args.output else { return digest(&dump) };
+    dump.read_in_pieces();
     anyhow::ensure!(!is_same_file(&args.source, output), "{} is the source itself", output.display());
     let options = Options {
         wanted: Wanted {

@@ -7,7 +7,7 @@ use kdump_arch_x86::regs::ElfPrstatus;
 use kdump_arch_x86::{PhysAddr, PhysRange};
 
 use crate::elf::read::{self as elf, ElfCore, Load};
-use crate::file::DumpFile;
+use crate::file::{DumpFile, Piece};
 use crate::flat::SIGNATURE;
 use crate::flat::read::{self as flat, FlatFile};
 use crate::image::{Image, Wrapping};
@@ -159,6 +159,14 @@ impl Dump {
         Self { body, notes, parsed, ram, wrapping }
     }
 
+    /// Reads an ELF core piece by piece from now on, instead of through a map of the whole file: for those who go
+    /// through all of it once.
+    pub fn read_in_pieces(&mut self) {
+        if let Body::Elf(core) = &mut self.body {
+            core.unmap();
+        }
+    }
+
     /// Adds ELF notes that the file lacks, as if it had them behind its own.
     pub fn add_notes(&mut self, more: &[u8]) {
         self.notes.truncate(Notes::whole_len(&self.notes));
@@ -300,6 +308,12 @@ impl PhysMem for Dump {
         match &self.body {
             Body::Elf(core) => core.window(at, len),
             Body::Kdump(core) => core.window(at, len),
+        }
+    }
+    fn piece(&self, at: PhysAddr, len: usize) -> Option<Piece> {
+        match &self.body {
+            Body::Elf(core) => core.piece(at, len),
+            Body::Kdump(_) => None,
         }
     }
 }
