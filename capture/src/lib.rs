@@ -23,7 +23,7 @@ pub mod sections;
 pub mod source;
 
 mod capture;
-mod compress;
+pub mod compress;
 mod uts;
 
 pub use capture::{Error, Options, OutputFormat, Progress, Summary, capture};

@@ -16,7 +16,7 @@ use kdump_vmcore::kdump::bitmap::PageBitmap;
 use kdump_vmcore::kdump::write::Page;
 use kdump_vmcore::{PhysMem, ReadError};
 
-use crate::compress::Compressor;
+use crate::compress::{Compressor, Level};
 use crate::source::read_page;
 
 /// Frames in a chunk: 512 KiB. From 16 pages on, the cost of passing them on does not show.
@@ -86,7 +86,8 @@ pub fn run<M: PhysMem + Sync + ?Sized>(
     mut take: impl FnMut(&Chunk) -> io::Result<()>,
 ) -> io::Result<()> {
     let nr = workers.get();
-    let compressors = (0..nr).map(|_| Compressor::new(coding.compression)).collect::<io::Result<Vec<_>>>()?;
+    let compressors =
+        (0..nr).map(|_| Compressor::new(coding.compression, Level::Usual)).collect::<io::Result<Vec<_>>>()?;
     std::thread::scope(|scope| {
         let mut lanes = Vec::with_capacity(nr);
         for (w, compressor) in compressors.into_iter().enumerate() {
