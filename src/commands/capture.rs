@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, default_value = "kdump", value_parser = format)]
     format: OutputFormat,
 
-    /// zstd, zlib or none (elf is never compressed)
+    /// zstd, zlib, lzo, snappy or none; elf has none
     #[arg(short = 'z', long, default_value = "zstd", value_parser = compression)]
     compression: Compression,
 
@@ -55,7 +55,7 @@ fn format(name: &str) -> Result<OutputFormat, String> {
 }
 
 fn compression(name: &str) -> Result<Compression, String> {
-    parse_compression(name).ok_or_else(|| "zstd, zlib or none".into())
+    parse_compression(name).ok_or_else(|| "zstd, zlib, lzo, snappy or none".into())
 }
 
 /// Runs it.
