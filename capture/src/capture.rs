@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use kdump_vmcore::kdump::Compression;
 use kdump_vmcore::{Dump, ReadError};
 
+use crate::compress::Level;
 use crate::digest::Piece;
 use crate::plan::{Census, Plan, Wanted};
 use crate::source::TooHigh;
-use crate::write::{Tally, write_elf, write_kdump};
+use crate::write::{Tally, write_to};
 
 /// Why no dump was written.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,13 @@ pub enum Error {
     Start(#[source] io::Error),
 }
 
+impl Error {
+    /// What writing fails with after so many bytes.
+    pub(crate) fn at(written: u64) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Write { written, source }
+    }
+}
+
 /// The format to write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OutputFormat {
@@ -39,6 +47,8 @@ pub enum OutputFormat {
     Kdump,
     /// ELF core.
     Elf,
+    /// An ELF core in zstd frames with a seek table: `zstd -d` gives the core.
+    ElfZstd,
 }
 
 impl OutputFormat {
@@ -48,8 +58,18 @@ impl OutputFormat {
         match self {
             Self::Kdump => "kdump",
             Self::Elf => "elf",
+            Self::ElfZstd => "elf-zstd",
         }
     }
+}
+
+/// Where to.
+pub enum Output<'a> {
+    /// An empty file.
+    File(&'a File),
+    /// Something that takes bytes in order. What a file would get at offsets, it gets as makedumpfile's flattened
+    /// stream.
+    Stream(&'a mut dyn io::Write),
 }
 
 /// What to write.
@@ -59,8 +79,10 @@ pub struct Options {
     pub wanted: Wanted,
     /// The format.
     pub format: OutputFormat,
-    /// How to compress pages. An ELF core is never compressed.
+    /// How to compress pages. An ELF core is never compressed, one in zstd frames always by zstd.
     pub compression: Compression,
+    /// How hard to try at that.
+    pub level: Level,
     /// Whether to digest the file, for a manifest.
     pub digests: bool,
 }
@@ -71,6 +93,7 @@ impl Default for Options {
             wanted: Wanted::default(),
             format: OutputFormat::Kdump,
             compression: Compression::Zstd,
+            level: Level::Usual,
             digests: false,
         }
     }
@@ -124,7 +147,7 @@ impl Summary {
     }
 }
 
-/// Writes what `options` want of `dump` to `out`, an empty file. Nothing is synced but what a report needs.
+/// Writes what `options` want of `dump` to `out`. Nothing is synced but what a report needs.
 ///
 /// # Errors
 /// If the source describes more than can be handled, or writing fails; `out` then holds what was
@@ -132,7 +155,7 @@ impl Summary {
 pub fn capture(
     dump: &Dump,
     options: &Options,
-    out: &File,
+    out: Output<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, Error> {
     write(Plan::new(dump, &options.wanted)?, options, out, progress)
@@ -145,12 +168,14 @@ pub fn capture(
 pub fn write(
     plan: Plan<'_>,
     options: &Options,
-    out: &File,
+    out: Output<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, Error> {
     let mut options = options.clone();
-    if options.format == OutputFormat::Elf {
-        options.compression = Compression::None;
+    match options.format {
+        OutputFormat::Kdump => {}
+        OutputFormat::Elf => options.compression = Compression::None,
+        OutputFormat::ElfZstd => options.compression = Compression::Zstd,
     }
     let begin = Instant::now();
     let is_source_incomplete = plan.dump.is_incomplete();
@@ -162,12 +187,9 @@ pub fn write(
         nr_lost: 0,
         lost: vec![],
         is_source_incomplete,
+        bytes: 0,
     };
-    let write = match options.format {
-        OutputFormat::Kdump => write_kdump,
-        OutputFormat::Elf => write_elf,
-    };
-    let (bytes, digests) = write(&plan, &options, out, &mut tally)?;
+    let (bytes, digests) = write_to(&plan, &options, out, &mut tally)?;
     Ok(Summary {
         options,
         written: tally.total.saturating_sub(tally.nr_lost),

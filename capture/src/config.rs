@@ -105,14 +105,17 @@ pub fn parse_format(name: &str) -> Option<OutputFormat> {
     match name {
         "kdump" => Some(OutputFormat::Kdump),
         "elf" => Some(OutputFormat::Elf),
+        "elf-zstd" => Some(OutputFormat::ElfZstd),
         _ => None,
     }
 }
 
-/// A compression that can be written, by its name.
+/// A compression by its name.
 #[must_use]
 pub fn parse_compression(name: &str) -> Option<Compression> {
-    [Compression::Zstd, Compression::Zlib, Compression::None].into_iter().find(|c| c.name() == name)
+    [Compression::Zstd, Compression::Zlib, Compression::Lzo, Compression::Snappy, Compression::None]
+        .into_iter()
+        .find(|c| c.name() == name)
 }
 
 impl CaptureConfig {
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_named_and_the_default_taken() {
-        let c = CaptureConfig::parse("[dump]\nlevel = 99\nformat = \"tar\"\ncompression = \"lzo\"").unwrap();
+        let c = CaptureConfig::parse("[dump]\nlevel = 99\nformat = \"tar\"\ncompression = \"lz4\"").unwrap();
         let (options, complaints) = c.dump.options();
         assert_eq!(options, Options::default());
         assert_eq!(complaints.len(), 3);

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::capture::Error;
+use crate::compress::Level;
 use crate::decide::WINDOW;
 use crate::pipeline::{Coding, Pipeline, Source};
 use crate::source::SourceMap;
@@ -97,7 +98,8 @@ pub fn logical_digest(dump: &Dump) -> Result<LogicalDigest, Error> {
     let map = SourceMap::new(dump);
     let mut sha = Sha256::new();
     let (mut pages, mut lost) = (0, 0);
-    let coding = Coding { compression: Compression::None, find_zero: false };
+    let coding =
+        Coding { compression: Compression::None, find_zero: false, level: Level::Usual, frames: None };
     // The digest of a page depends on all before it, so only reading runs beside it.
     let mut pipeline = Pipeline::new(coding, NonZeroUsize::MIN).map_err(Error::Start)?;
     let mut from = 0;

@@ -13,6 +13,7 @@
 extern crate alloc;
 
 pub mod classify;
+pub mod compress;
 pub mod config;
 pub mod decide;
 pub mod digest;
@@ -27,11 +28,11 @@ pub mod selection;
 pub mod source;
 
 mod capture;
-mod compress;
 mod types;
 mod uts;
 mod write;
 
-pub use capture::{Error, Options, OutputFormat, Progress, Summary, capture, write};
+pub use capture::{Error, Options, Output, OutputFormat, Progress, Summary, capture, write};
+pub use compress::Level;
 pub use plan::{Census, Plan, Wanted};
 pub use selection::{DumpLevel, Kinds, Selection};

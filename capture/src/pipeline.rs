@@ -14,9 +14,10 @@ use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange};
 use kdump_vmcore::kdump::Compression;
 use kdump_vmcore::kdump::bitmap::PageBitmap;
 use kdump_vmcore::kdump::write::Page;
+use kdump_vmcore::seekable::write::FrameCompressor;
 use kdump_vmcore::{PhysMem, ReadError};
 
-use crate::compress::Compressor;
+use crate::compress::{Compressor, Level};
 use crate::source::read_page;
 
 /// Frames in a chunk: 512 KiB. From 16 pages on, the cost of passing them on does not show.
@@ -32,6 +33,11 @@ static ZERO_PAGE: [u8; PAGE] = [0; PAGE];
 pub struct Coding {
     /// How to compress; a page that does not shrink is stored as it is.
     pub compression: Compression,
+    /// How hard to try.
+    pub level: Level,
+    /// Pages are packed together, into zstd frames of at most so many bytes of them, not each by itself; zero-filled
+    /// and lost ones as zeros.
+    pub frames: Option<usize>,
     /// Whether zero-filled pages become [`Page::Zero`].
     pub find_zero: bool,
 }
@@ -45,6 +51,8 @@ pub struct Chunk {
     pub pages: Vec<Page>,
     /// The bytes of the stored ones, one behind the other.
     pub data: Vec<u8>,
+    /// Where pages are packed together: the bytes of each frame, and what it holds.
+    pub frames: Vec<(u32, u32)>,
     /// Frames that could not be read, and why.
     pub lost: Vec<(u64, ReadError)>,
 }
@@ -94,7 +102,17 @@ impl Pipeline {
             let chunk = || Chunk { data: Vec::with_capacity(CHUNK as usize * PAGE), ..Chunk::default() };
             Ok(Worker {
                 coding,
-                compressor: Compressor::new(coding.compression)?,
+                compressor: match coding.frames {
+                    Some(_) => Compressor::new(Compression::None, Level::Usual)?,
+                    None => Compressor::new(coding.compression, coding.level)?,
+                },
+                framer: match coding.frames {
+                    Some(_) => {
+                        Some(FrameCompressor::new(coding.level.number(Compression::Zstd).unwrap_or(1))?)
+                    }
+                    None => None,
+                },
+                plain: Vec::new(),
                 input: Vec::with_capacity(CHUNK as usize * PAGE),
                 spare: std::iter::repeat_with(chunk).take(WAITING + 1).collect(),
             })
@@ -138,6 +156,9 @@ impl Pipeline {
 struct Worker {
     coding: Coding,
     compressor: Compressor,
+    framer: Option<FrameCompressor>,
+    /// Pages to be packed together.
+    plain: Vec<u8>,
     input: Vec<u8>,
     /// Chunks that are on their way nowhere.
     spare: Vec<Chunk>,
@@ -156,6 +177,7 @@ impl Worker {
             let used = empty.try_recv().ok();
             let mut chunk = used.or_else(|| self.spare.pop()).unwrap_or_default();
             self.fill(source, first_pfn, &mut chunk);
+            self.pack(&mut chunk);
             if full.send(chunk).is_err() {
                 return;
             }
@@ -167,7 +189,9 @@ impl Worker {
         chunk.first_pfn = first_pfn;
         chunk.pages.clear();
         chunk.data.clear();
+        chunk.frames.clear();
         chunk.lost.clear();
+        self.plain.clear();
         let Source { mem, ram, pages } = source;
         let runs = pages.runs_in(first_pfn, first_pfn + CHUNK);
         let end = runs.clone().last().map_or(first_pfn, |(_, end)| end);
@@ -199,6 +223,7 @@ impl Worker {
                     Err(e) => {
                         chunk.lost.push((pfn, e));
                         chunk.pages.push(Page::Lost);
+                        self.keep_for_frame(&ZERO_PAGE);
                     }
                 }
             }
@@ -206,9 +231,33 @@ impl Worker {
         }
     }
 
+    /// Takes a page for the frames, if there are to be any.
+    fn keep_for_frame(&mut self, page: &[u8]) -> bool {
+        if self.framer.is_some() {
+            self.plain.extend_from_slice(page);
+        }
+        self.framer.is_some()
+    }
+
+    /// Packs what was kept into frames.
+    fn pack(&mut self, chunk: &mut Chunk) {
+        let (Some(framer), Some(size)) = (&mut self.framer, self.coding.frames) else { return };
+        for plain in self.plain.chunks(size.max(PAGE)) {
+            // Its room is what zstd needs at worst: it does not fail.
+            if let Ok(packed) = framer.frame(plain, &mut chunk.data) {
+                chunk.frames.push((packed, plain.len() as u32));
+            }
+        }
+    }
+
     fn code(&mut self, page: &[u8], chunk: &mut Chunk) {
         if self.coding.find_zero && page == ZERO_PAGE {
             chunk.pages.push(Page::Zero);
+            self.keep_for_frame(page);
+            return;
+        }
+        if self.keep_for_frame(page) {
+            chunk.pages.push(Page::Stored { size: PAGE as u32, flags: 0 });
             return;
         }
         let (mut size, mut flags) = (PAGE, 0);
@@ -254,6 +303,10 @@ mod tests {
         (LiteralMem(vec![piece(0), piece(1), piece(2), piece(301), piece(999)]), pages)
     }
 
+    fn plainly(find_zero: bool) -> Coding {
+        Coding { compression: Compression::None, find_zero, level: Level::Usual, frames: None }
+    }
+
     fn collect(workers: usize, coding: Coding) -> (Vec<u64>, Vec<Page>, Vec<u8>, usize) {
         let (mem, mut pages) = memory();
         pages.remove(3, 301);
@@ -281,7 +334,7 @@ mod tests {
 
     #[test]
     fn output_is_in_order_for_any_number_of_workers() {
-        let coding = Coding { compression: Compression::None, find_zero: true };
+        let coding = plainly(true);
         let one = collect(1, coding);
         assert_eq!(one.0, [0, 1, 2, 301, 302, 999]);
         let stored = Page::Stored { size: 4096, flags: 0 };
@@ -297,7 +350,7 @@ mod tests {
     fn an_error_of_the_writer_ends_the_run() {
         let (mem, pages) = memory();
         let source = Source { mem: &mem, ram: &[], pages: &pages };
-        let coding = Coding { compression: Compression::None, find_zero: false };
+        let coding = plainly(false);
         let mut calls = 0;
         let mut pipeline = Pipeline::new(coding, NonZeroUsize::new(2).unwrap()).unwrap();
         let result = pipeline.run(source, |_| {

@@ -12,7 +12,7 @@ use kdump_capture::decide::{Decider, Decision};
 use kdump_capture::digest::logical_digest;
 use kdump_capture::filter::{Filter, PART};
 use kdump_capture::source::SourceMap;
-use kdump_capture::{DumpLevel, Kinds, Options, OutputFormat, Selection, Summary, Wanted, capture};
+use kdump_capture::{DumpLevel, Kinds, Options, Output, OutputFormat, Selection, Summary, Wanted, capture};
 use kdump_synth::Machine;
 use kdump_vmcore::kdump::Compression;
 use kdump_vmcore::{Dump, PhysMem as _, ReadError};
@@ -58,7 +58,7 @@ fn decide(dump: &Dump, name: &str, selection: Selection) -> Decision {
 
 fn write(dump: &Dump, path: &Path, options: &Options) -> (Summary, Dump) {
     let out = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
-    let summary = capture(dump, options, &out, &mut |_| ()).unwrap();
+    let summary = capture(dump, options, Output::File(&out), &mut |_| ()).unwrap();
     (summary, Dump::open(path).unwrap())
 }
 

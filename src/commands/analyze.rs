@@ -66,7 +66,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     ensure!(args.view == View::Bt || !(args.all || args.pid.is_some()), "a pid and -a go with bt only");
     ensure!(args.view == View::Log || args.level.is_none(), "--level goes with log only");
     let path = || args.vmcore.display().to_string();
-    let dump = Dump::open(&args.vmcore).with_context(path)?;
+    let mut dump = Dump::open(&args.vmcore).with_context(path)?;
+    if dump.vmcoreinfo().is_none() && dump.find_vmcoreinfo() {
+        eprintln!("kdump-rs: the file has no VMCOREINFO note; it was found in the dumped memory");
+    }
     if args.view == View::Log {
         return log(args, &dump).with_context(path);
     }

@@ -9,7 +9,7 @@ use kdump_analyze::log::Log;
 use kdump_capture::config::CaptureConfig;
 use kdump_capture::durable::{DurableFile, write_small};
 use kdump_capture::manifest::Manifest;
-use kdump_capture::{DumpLevel, Error, Options, Progress, Summary};
+use kdump_capture::{DumpLevel, Error, Options, Output, Progress, Summary};
 use kdump_vmcore::Dump;
 
 use crate::console::{self, say};
@@ -97,7 +97,7 @@ fn write_vmcore(
     let out = DurableFile::create(path, true)?;
     let mut progress = Reporter { next: Instant::now() + Reporter::EVERY };
     let result = catch_unwind(AssertUnwindSafe(|| {
-        kdump_capture::capture(dump, options, out.file(), &mut |p| progress.tell(p))
+        kdump_capture::capture(dump, options, Output::File(out.file()), &mut |p| progress.tell(p))
     }));
     let summary = result.map_err(|_| anyhow::anyhow!("a bug in writing the dump"))??;
     let log_reads_back = log.map(|log| reads_back(out.partial_path(), log));

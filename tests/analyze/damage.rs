@@ -51,10 +51,29 @@ fn a_core_of_another_machine_is_named() {
 #[test]
 fn a_core_without_vmcoreinfo_says_so() {
     let mut bytes = Machine::linux_6_12().elf_core().bytes();
-    let at = bytes.windows(10).position(|w| w == b"VMCOREINFO").unwrap();
-    bytes[at] = b'X';
+    let notes: Vec<usize> =
+        (0..bytes.len() - 10).filter(|&at| bytes[at..].starts_with(b"VMCOREINFO")).collect();
+    notes.iter().for_each(|&at| bytes[at] = b'X');
     let (_dir, path) = write(&bytes);
     refused(&path, "VMCOREINFO");
+}
+
+/// Check a file as a hypervisor writes it, which does not know that its guest is a Linux kernel.
+#[test]
+fn a_vmcoreinfo_that_only_memory_has_is_found() {
+    for machine in [Machine::linux_5_10(), Machine::linux_7_3()] {
+        let mut bytes = machine.elf_core().bytes();
+        let (_dir, path) = write(&bytes);
+        let expect = analyze(&path, &["--json"]);
+        let at = bytes.windows(10).position(|w| w == b"VMCOREINFO").unwrap();
+        bytes[at] = b'X';
+        let (_dir, path) = write(&bytes);
+        let out = analyze(&path, &["--json"]);
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert!(err.contains("it was found in the dumped memory"), "{err}");
+        assert_eq!(out.status.code(), expect.status.code());
+        assert_eq!(out.stdout, expect.stdout);
+    }
 }
 
 /// Asks everything; what matters is that it returns.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use kdump_arch_x86::regs::ElfPrstatus;
-use kdump_arch_x86::{PhysAddr, PhysRange};
+use kdump_arch_x86::{PhysAddr, PhysRange, VirtAddr};
 
 use crate::elf::read::{self as elf, ElfCore, Load};
 use crate::file::{DumpFile, Piece};
@@ -15,6 +15,7 @@ use crate::kdump::defs::{DISKDUMP_SIGNATURE, KDUMP_SIGNATURE};
 use crate::kdump::read::{self as kdump, KdumpFile};
 use crate::mem::{PhysMem, ReadError};
 use crate::notes::{KernelNotes, Notes};
+use crate::seek::find_vmcoreinfo;
 use crate::seekable::FRAME_MAGIC;
 use crate::seekable::read::{self as seekable, SeekableFile};
 use crate::space::{AddressSpace, KernelMem, MissingKey};
@@ -173,6 +174,33 @@ impl Dump {
         self.notes.resize(self.notes.len().next_multiple_of(4), 0);
         self.notes.extend_from_slice(more);
         self.parsed = KernelNotes::parse(&self.notes);
+    }
+
+    /// Looks for VMCOREINFO in the dumped memory, for a file that does not have it, and adds it to the notes. Says
+    /// whether it was found. Goes through the whole dump.
+    pub fn find_vmcoreinfo(&mut self) -> bool {
+        let found = find_vmcoreinfo(self, &self.ram, |note| {
+            KernelNotes::parse(note).vmcoreinfo.is_some_and(|info| self.is_of_this_kernel(&info))
+        });
+        match found {
+            Some(note) => {
+                self.add_notes(&note);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether what VMCOREINFO says leads to the release that it names, in this memory: one of an earlier kernel can
+    /// have been left there.
+    fn is_of_this_kernel(&self, info: &VmcoreInfo) -> bool {
+        let Some(release) = info.get("OSRELEASE").filter(|r| !r.is_empty()) else { return false };
+        let Some(names) = info.symbol("init_uts_ns") else { return false };
+        let max_phys = self.ram.last().map_or(PhysAddr(0), |r| r.end());
+        let Ok(space) = AddressSpace::new(info, max_phys) else { return false };
+        let mut uts = [0; 1024];
+        let read = KernelMem::new(self, space).read(VirtAddr(names), &mut uts);
+        read.is_ok() && uts.windows(release.len()).any(|w| w == release.as_bytes())
     }
 
     /// The file's format.

@@ -19,6 +19,17 @@ pub enum Wrapping {
     SeekableZstd,
 }
 
+impl core::fmt::Display for Wrapping {
+    /// What to say behind the format, nothing of nothing.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "",
+            Self::Flattened => ", flattened",
+            Self::SeekableZstd => ", in zstd frames",
+        })
+    }
+}
+
 /// A dump's bytes, to read at offsets from any number of threads.
 #[derive(Debug)]
 pub enum Image {

@@ -26,6 +26,8 @@ pub mod kdump;
 pub mod mem;
 pub mod notes;
 pub mod record;
+#[cfg(feature = "std")]
+mod seek;
 pub mod seekable;
 #[cfg(feature = "std")]
 pub mod sink;

@@ -296,7 +296,7 @@ impl<'k, 'd> Inquiry<'k, 'd> {
     fn dump(&self) -> DumpInfo {
         let d = self.k.dump;
         DumpInfo {
-            format: d.format().to_string(),
+            format: format!("{}{}", d.format(), d.wrapping()),
             incomplete: d.is_incomplete(),
             cpu_notes: d.prstatus().len(),
         }

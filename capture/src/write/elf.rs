@@ -1,18 +1,20 @@
 //! An ELF core, by ascending address.
 
 use std::convert::Infallible;
-use std::fs::File;
+use std::io;
 
 use kdump_arch_x86::{PAGE_SIZE, PhysRange, VirtAddr};
 use kdump_vmcore::Dump;
 use kdump_vmcore::elf::write::{ElfWriter, Layout, Segment};
 use kdump_vmcore::kdump::Compression;
 use kdump_vmcore::kdump::write::Page;
+use kdump_vmcore::sink::WriteAt;
 
-use super::{Tally, finish_digests};
+use super::{Sink, Tally, Written};
 use crate::capture::{Error, Options};
+use crate::compress::Level;
 use crate::decide::Decision;
-use crate::digest::{Piece, PieceDigests};
+use crate::digest::PieceDigests;
 use crate::pipeline::{Coding, Pipeline, Source};
 use crate::plan::Plan;
 
@@ -21,33 +23,45 @@ const fn is_stored(page: &Page) -> bool {
     matches!(page, Page::Stored { .. })
 }
 
-pub(crate) fn write(
-    plan: &Plan<'_>,
-    options: &Options,
-    out: &File,
-    tally: &mut Tally<'_>,
-) -> Result<(u64, Vec<Piece>), Error> {
-    let dump = plan.dump;
-    // A core cannot tell a zero-filled page from one that is left out: both would be memory without
-    // bytes in the file. So zero-filled ones stay, as holes, which take no space on the disk.
-    let coding = Coding { compression: Compression::None, find_zero: plan.census.selection.excludes_zero() };
-    let mut pipeline = Pipeline::new(coding, plan.workers).map_err(Error::Start)?;
-    let virt_of = virtual_addresses(dump);
-    let mut nr_segments = 0;
+/// Counts the segments, and the bytes they have in the file.
+pub(super) fn layout(plan: &Plan<'_>) -> (Layout, u64) {
+    let (mut nr_segments, mut bytes) = (0, 0);
     let counted: Result<(), Infallible> = plan.decider.sweep(|decision| {
-        segments(decision, &virt_of, |_| {
+        segments(decision, &|_| VirtAddr(0), |s| {
             nr_segments += 1;
+            bytes += s.file_size;
             Ok(())
         })
     });
     let Ok(()) = counted;
-    let layout = Layout::plan(dump.notes().len() as u64, nr_segments);
-    let fail_at_once = |source| Error::Write { written: 0, source };
-    let mut writer = ElfWriter::begin(out, layout, true).map_err(fail_at_once)?;
-    plan.decider
-        .sweep(|decision| segments(decision, &virt_of, |s| writer.segment(&s)))
-        .and_then(|()| writer.end_headers(dump.notes()))
-        .map_err(fail_at_once)?;
+    (Layout::plan(plan.dump.notes().len() as u64, nr_segments), bytes)
+}
+
+/// Names all segments.
+pub(super) fn name_segments<W: WriteAt>(plan: &Plan<'_>, writer: &mut ElfWriter<W>) -> io::Result<()> {
+    let virt_of = virtual_addresses(plan.dump);
+    plan.decider.sweep(|decision| segments(decision, &virt_of, |s| writer.segment(&s)))
+}
+
+pub(super) fn write<S: Sink>(
+    plan: &Plan<'_>,
+    options: &Options,
+    out: S,
+    tally: &mut Tally<'_>,
+) -> Result<(S, Written), Error> {
+    let dump = plan.dump;
+    // A core cannot tell a zero-filled page from one that is left out: both would be memory without
+    // bytes in the file. So zero-filled ones stay, as holes, which take no space on the disk.
+    let coding = Coding {
+        compression: Compression::None,
+        find_zero: plan.census.selection.excludes_zero(),
+        level: Level::Usual,
+        frames: None,
+    };
+    let mut pipeline = Pipeline::new(coding, plan.workers).map_err(Error::Start)?;
+    let (layout, _) = layout(plan);
+    let mut writer = ElfWriter::begin(out, layout, true).map_err(Error::at(0))?;
+    name_segments(plan, &mut writer).and_then(|()| writer.end_headers(dump.notes())).map_err(Error::at(0))?;
     let data_at = layout.data_at();
     let mut digests = options.digests.then(|| PieceDigests::new(data_at));
     let result = plan.decider.sweep(|decision| {
@@ -79,10 +93,9 @@ pub(crate) fn write(
         })
     });
     let written = writer.position();
-    let fail = |source| Error::Write { written, source };
-    result.map_err(fail)?;
-    let (_, len) = writer.finish(tally.has_gaps()).map_err(fail)?;
-    Ok((len, finish_digests(digests, out, data_at).map_err(fail)?))
+    result.map_err(Error::at(written))?;
+    let (out, bytes) = writer.finish(tally.has_gaps()).map_err(Error::at(written))?;
+    Ok((out, Written { bytes, data_at, digests }))
 }
 
 /// The PT_LOADs of a window: each begins with pages that are held and ends with the excluded ones behind them.

@@ -1,32 +1,35 @@
 //! A kdump-compressed file, its pages in order of worth.
 
-use std::fs::File;
-
 use kdump_arch_x86::PAGE_SIZE;
 use kdump_vmcore::kdump::bitmap::PageBitmap;
 use kdump_vmcore::kdump::write::{Head, KdumpWriter};
 
-use super::{Tally, finish_digests};
+use super::{Sink, Tally, Written};
 use crate::capture::{Error, Options};
 use crate::decide::Worth;
-use crate::digest::{Piece, PieceDigests};
+use crate::digest::PieceDigests;
 use crate::pipeline::{Chunk, Coding, Pipeline, Source};
 use crate::plan::Plan;
 use crate::uts;
 
-pub(crate) fn write(
+pub(super) fn write<S: Sink>(
     plan: &Plan<'_>,
     options: &Options,
-    out: &File,
+    out: S,
     tally: &mut Tally<'_>,
-) -> Result<(u64, Vec<Piece>), Error> {
+) -> Result<(S, Written), Error> {
     let share_zero = plan.census.selection.excludes_zero();
-    let coding = Coding { compression: options.compression, find_zero: share_zero };
+    let coding = Coding {
+        compression: options.compression,
+        find_zero: share_zero,
+        level: options.level,
+        frames: None,
+    };
     let mut pipeline = Pipeline::new(coding, plan.workers).map_err(Error::Start)?;
     let nr_pages = plan.census.dumped;
     let head = head(plan, options);
     let mut writer = KdumpWriter::begin(out, &head, plan.decider.map().end(), nr_pages, share_zero)
-        .map_err(|source| Error::Write { written: 0, source })?;
+        .map_err(Error::at(0))?;
     let data_at = writer.layout().data_at();
     let mut digests = options.digests.then(|| PieceDigests::new(data_at));
     if let (Some(d), true) = (&mut digests, share_zero) {
@@ -53,7 +56,7 @@ pub(crate) fn write(
             writer.flush_descs()?;
             if worth == Worth::First {
                 // What a report needs survives whatever comes now.
-                out.sync_data()?;
+                writer.out_mut().settle()?;
             }
         }
         Ok(())
@@ -61,12 +64,12 @@ pub(crate) fn write(
     if let Err(source) = result {
         // The disk is full, most likely. The descriptors' place lies before the data: try to fill it.
         let _ = writer.flush_descs();
+        let _ = writer.out_mut().settle();
         return Err(Error::Write { written: writer.position(), source });
     }
     let written = writer.position();
-    let fail = |source| Error::Write { written, source };
-    let (_, len) = writer.finish(tally.has_gaps()).map_err(fail)?;
-    Ok((len, finish_digests(digests, out, data_at).map_err(fail)?))
+    let (out, bytes) = writer.finish(tally.has_gaps()).map_err(Error::at(written))?;
+    Ok((out, Written { bytes, data_at, digests }))
 }
 
 fn head(plan: &Plan<'_>, options: &Options) -> Head {

@@ -1,4 +1,4 @@
-//! Writes kdump-compressed files ("diskdump", header version 6), and the flattened form of any dump.
+//! Writes kdump-compressed files ("diskdump", header versions 0 to 6), and the flattened form of any dump.
 //!
 //! Source: makedumpfile `diskdump_mod.h`, `IMPLEMENTATION`.
 
@@ -56,7 +56,13 @@ pub struct KdumpFile<'a> {
     phys_base: i64,
     nr_cpus: u32,
     keep_pages: Option<usize>,
+    signature: &'static [u8; 8],
+    version: u32,
+    part: Option<(u64, u64)>,
 }
+
+/// What stands where a file of an older version has no field, or another one.
+const NO_FIELD: u8 = 0xa5;
 
 impl<'a> KdumpFile<'a> {
     /// Status bit of a file that was not finished.
@@ -77,6 +83,9 @@ impl<'a> KdumpFile<'a> {
             phys_base: 0,
             nr_cpus: 1,
             keep_pages: None,
+            signature: b"KDUMP   ",
+            version: 6,
+            part: None,
         }
     }
 
@@ -125,6 +134,25 @@ impl<'a> KdumpFile<'a> {
         self
     }
 
+    /// Writes an older header version, 0 to 5: the sub header is garbage where that version has no field yet.
+    pub fn version(mut self, version: u32) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Writes the older format, diskdump proper: its sub header holds registers, here garbage, and no notes.
+    pub fn diskdump(mut self) -> Self {
+        self.signature = b"DISKDUMP";
+        self.version = 0;
+        self
+    }
+
+    /// Writes one file of a split set: the bitmaps of all, the pages of frames `start..end`.
+    pub fn part(mut self, start: u64, end: u64) -> Self {
+        self.part = Some((start, end));
+        self
+    }
+
     /// Returns the frames that are stored.
     pub fn stored(&self) -> &BTreeSet<u64> {
         &self.stored
@@ -138,11 +166,16 @@ impl<'a> KdumpFile<'a> {
         let bitmap_len = max_mapnr.div_ceil(8).next_multiple_of(block);
         let bitmaps_at = (1 + sub_hdr_blocks) * block;
         let descs_at = bitmaps_at + 2 * bitmap_len;
-        let data_at = descs_at + 24 * self.stored.len() as u64;
+        let data_at = descs_at + 24 * self.here().count() as u64;
 
         let mut out = self.header(sub_hdr_blocks, 2 * bitmap_len / block, max_mapnr);
         out.resize(block as usize, 0);
-        out.extend(self.sub_header(max_mapnr));
+        let fields = [8, 12, 32, 48, 64, 80, 104][self.version as usize];
+        out.extend(&self.sub_header(max_mapnr)[..fields]);
+        out.resize(block as usize + 104, NO_FIELD);
+        if self.signature == b"DISKDUMP" {
+            out[block as usize..].fill(NO_FIELD);
+        }
         out.extend(self.notes.bytes());
         out.resize(bitmaps_at as usize, 0);
         out.extend(bitmap(&self.ram, bitmap_len));
@@ -154,6 +187,12 @@ impl<'a> KdumpFile<'a> {
         out
     }
 
+    /// Frames whose pages are in this file.
+    fn here(&self) -> impl Iterator<Item = u64> {
+        let (start, end) = self.part.unwrap_or((0, u64::MAX));
+        self.stored.range(start..end).copied()
+    }
+
     fn pages(&self, data_at: u64) -> (Vec<u8>, Vec<u8>) {
         let zeros = [0; PAGE_SIZE as usize];
         let mut descs = Vec::new();
@@ -161,7 +200,7 @@ impl<'a> KdumpFile<'a> {
         if self.is_zero_page_shared {
             data.extend(zeros);
         }
-        for (index, &pfn) in self.stored.iter().enumerate() {
+        for (index, pfn) in self.here().enumerate() {
             if self.keep_pages.is_some_and(|keep| index >= keep) {
                 descs.extend([0; 24]);
                 continue;
@@ -188,8 +227,8 @@ impl<'a> KdumpFile<'a> {
 
     fn header(&self, sub_hdr_blocks: u64, bitmap_blocks: u64, max_mapnr: u64) -> Vec<u8> {
         let status = self.compression.flag() | if self.keep_pages.is_some() { Self::INCOMPLETE } else { 0 };
-        let mut out = b"KDUMP   ".to_vec();
-        out.extend(6u32.to_le_bytes());
+        let mut out = self.signature.to_vec();
+        out.extend(self.version.to_le_bytes());
         out.extend(&self.utsname);
         out.extend([0; 6]);
         out.extend([0; 16]); // timestamp
@@ -215,19 +254,21 @@ impl<'a> KdumpFile<'a> {
         let (vmcoreinfo, vmcoreinfo_len) = self.notes.vmcoreinfo_range().unwrap_or((0, 0));
         let vmcoreinfo_at = if vmcoreinfo_len == 0 { 0 } else { notes_at + vmcoreinfo as u64 };
         let level = self.dump_level as u32;
+        let (start, end) = self.part.unwrap_or((0, 0));
+        let split = u64::from(self.part.is_some());
         [
             self.phys_base as u64,
-            u64::from(level), // split = 0 in the upper half
-            0,                // start_pfn
-            0,                // end_pfn
+            u64::from(level) | split << 32,
+            start,
+            end,
             vmcoreinfo_at,
             vmcoreinfo_len as u64,
             notes_at,
             self.notes.bytes().len() as u64,
             0, // offset_eraseinfo
             0, // size_eraseinfo
-            0, // start_pfn_64
-            0, // end_pfn_64
+            start,
+            end,
             max_mapnr,
         ]
         .into_iter()

@@ -24,8 +24,7 @@ const PIECE: u64 = 4096;
 
 impl FileBitmap {
     /// Calls `each` with pieces of the bitmap, read in passing: the number of the first word, and the words, frame
-    /// `64 * i` in bit 0 of word `i`. Words that
-    /// are looked at in passing are read around the file's map.
+    /// `64 * i` in bit 0 of word `i`.
     fn words(
         &self,
         image: &Image,

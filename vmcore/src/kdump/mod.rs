@@ -11,6 +11,8 @@ mod inflate;
 #[cfg(feature = "std")]
 mod lz;
 #[cfg(feature = "std")]
+pub mod lzo;
+#[cfg(feature = "std")]
 pub mod read;
 #[cfg(feature = "std")]
 pub mod write;

@@ -175,6 +175,11 @@ impl<W: WriteAt> KdumpWriter<W> {
         &self.layout
     }
 
+    /// What is written to.
+    pub const fn out_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Offset at which the next page's bytes will be.
     #[must_use]
     pub const fn position(&self) -> u64 {
