@@ -17,8 +17,11 @@ pub mod digest;
 pub mod durable;
 pub mod filter;
 pub mod manifest;
+pub mod meter;
 pub mod pipeline;
 pub mod remote;
+pub mod retention;
+pub mod room;
 pub mod sections;
 pub mod source;
 
