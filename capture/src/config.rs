@@ -193,7 +193,10 @@ mod tests {
              compression = \"none\"\n[end]\naction = \"poweroff\"\n",
         )
         .unwrap();
-        assert_eq!((c.modules.len(), c.boot_id.as_str(), c.end.action.as_str()), (1, "b4bb3a2f-5b1c", "poweroff"));
+        assert_eq!(
+            (c.modules.len(), c.boot_id.as_str(), c.end.action.as_str()),
+            (1, "b4bb3a2f-5b1c", "poweroff")
+        );
         let target = TargetConfig { uuid: "u".into(), path: "/var/crash".into(), ..TargetConfig::default() };
         assert_eq!(c.targets, [target]);
         assert_eq!(c.retention, RetentionConfig::default());

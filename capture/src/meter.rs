@@ -62,10 +62,16 @@ mod tests {
         let mut meter = Meter::default();
         let seconds = Duration::from_secs;
         assert_eq!(meter.line(at(100), seconds(1)), "10% (100 of 1000 pages), 100 MiB");
-        assert_eq!(meter.line(at(300), seconds(11)), "30% (300 of 1000 pages), 300 MiB, 20.0 MiB/s, 35 s left");
+        assert_eq!(
+            meter.line(at(300), seconds(11)),
+            "30% (300 of 1000 pages), 300 MiB, 20.0 MiB/s, 35 s left"
+        );
         meter.line(at(400), seconds(31));
         // From here on the rate counts from the 31st second.
-        assert_eq!(meter.line(at(410), seconds(41)), "41% (410 of 1000 pages), 410 MiB, 1.0 MiB/s, 590 s left");
+        assert_eq!(
+            meter.line(at(410), seconds(41)),
+            "41% (410 of 1000 pages), 410 MiB, 1.0 MiB/s, 590 s left"
+        );
     }
 
     #[test]

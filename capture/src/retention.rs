@@ -80,9 +80,8 @@ pub fn plan<'a>(
     loop {
         let freed: u64 = gone.iter().map(|(dump, _)| dump.bytes).sum();
         let taken: u64 = left.iter().map(|dump| dump.bytes).sum();
-        let has_expired = |dump: &Found| {
-            limits.max_age > 0 && circumstances.now.saturating_sub(dump.made) > limits.max_age
-        };
+        let has_expired =
+            |dump: &Found| limits.max_age > 0 && circumstances.now.saturating_sub(dump.made) > limits.max_age;
         let over = |dump: &Found| {
             if limits.keep > 0 && left.len() > limits.keep as usize {
                 Some(Why::Count)
@@ -174,7 +173,8 @@ fn parse_name(name: &str) -> Option<u64> {
     let part = |text: &str, at: usize, len: usize| text.get(at..at + len)?.parse::<u64>().ok();
     let (year, month, day) = (part(date, 0, 4)?, part(date, 4, 2)?, part(date, 6, 2)?);
     let (hour, minute, second) = (part(clock, 0, 2)?, part(clock, 2, 2)?, part(clock, 4, 2)?);
-    let is_time = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
+    let is_time =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
     if !is_time || year < 1970 {
         return None;
     }
@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn room_is_made_for_what_is_to_be_written_and_not_more() {
         let found: Vec<_> = (1..=4).map(|day| dump(day, 100, true)).collect();
-        let room = |wanted| gone(&found, RetentionConfig::default(), Circumstances { wanted, ..AT_EASE }).len();
+        let room =
+            |wanted| gone(&found, RetentionConfig::default(), Circumstances { wanted, ..AT_EASE }).len();
         assert_eq!([room(1000), room(1001), room(1100), room(1101)], [0, 1, 1, 2]);
         assert_eq!(room(u64::MAX), 3, "the only complete one stays");
     }

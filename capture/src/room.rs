@@ -49,7 +49,8 @@ impl Prediction {
     /// The same with what was seen: so many bytes for so many pages.
     #[must_use]
     pub fn measured(&self, bytes: u64, pages: u64) -> Self {
-        let page_bytes = bytes.checked_div(pages).map_or(self.page_bytes, |seen| seen.clamp(1, PAGE + DESCRIPTOR));
+        let page_bytes =
+            bytes.checked_div(pages).map_or(self.page_bytes, |seen| seen.clamp(1, PAGE + DESCRIPTOR));
         Self { page_bytes, ..self.clone() }
     }
 

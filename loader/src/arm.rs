@@ -164,11 +164,8 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         let digest = scope.spawn(|| file_id("kernel image", &kernel, image.kernel_sha256()));
         let capture = match &settings.given {
             Some(given) => read_given(given, bundle),
-            None => build_capture(&settings, &machine, &image, root).map(|(targets, initramfs, file)| Capture {
-                targets,
-                initramfs,
-                file: Some(file),
-            }),
+            None => build_capture(&settings, &machine, &image, root)
+                .map(|(targets, initramfs, file)| Capture { targets, initramfs, file: Some(file) }),
         };
         let digest = digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (digest, tsc_khz.join().unwrap_or_default(), capture)
@@ -289,8 +286,7 @@ fn build_capture(
     };
     let (watchdogs, warnings) = watchdog::drivers(&tree, &watchdog::find(root))?;
     let wanted = initramfs::find_modules(&tree, &targets, watchdogs)?;
-    let mut initramfs =
-        initramfs::build(&init_bytes, shell.as_deref(), &tree, wanted, &firmware, config)?;
+    let mut initramfs = initramfs::build(&init_bytes, shell.as_deref(), &tree, wanted, &firmware, config)?;
     initramfs.warnings.extend(warnings);
     let init_file = file_id("kdump-init", &init, state::file_sha256(&init_bytes))?;
     Ok((targets, initramfs, init_file))

@@ -237,7 +237,10 @@ mod tests {
         assert_eq!(ladder[0].place, WishedPlace::Nfs("10.0.0.5:/export".into()));
         assert_eq!(ladder[0].budget, Some(Duration::from_secs(60)));
         assert_eq!(ladder[1], Wish::directory("/var/crash".into()));
-        assert!(matches!(ladder[2].place, WishedPlace::Raw { overwrite: true, overwrite_file_system: false, .. }));
+        assert!(matches!(
+            ladder[2].place,
+            WishedPlace::Raw { overwrite: true, overwrite_file_system: false, .. }
+        ));
         for (text, part) in [
             ("[arm]\ntarget = \"/a\"\n[[target]]\ndirectory = \"/b\"\n", "both"),
             ("[[target]]\noptions = \"ro\"\n", "this one has 0"),
@@ -254,7 +257,8 @@ mod tests {
         assert_eq!(parse("").unwrap().retention.limits().unwrap().keep, 5);
         let text = "[retention]\nkeep = 0\nmax-bytes = \"20G\"\nmax-age = \"90d\"\nmin-free = \"512M\"\n";
         let limits = parse(text).unwrap().retention.limits().unwrap();
-        let expected = RetentionConfig { keep: 0, max_bytes: 20 << 30, max_age: 90 * 86_400, min_free: 512 << 20 };
+        let expected =
+            RetentionConfig { keep: 0, max_bytes: 20 << 30, max_age: 90 * 86_400, min_free: 512 << 20 };
         assert_eq!(limits, expected);
         let error = parse("[retention]\nmin-free = \"much\"").unwrap().retention.limits().unwrap_err();
         assert!(error.to_string().contains("min-free") && error.to_string().contains("much"), "{error}");

@@ -361,7 +361,8 @@ mod tests {
 
         // This test program is linked as kdump-init is: .cargo/config.toml makes all static.
         let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let built = build(&init, None, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), &[], config()).unwrap();
+        let built =
+            build(&init, None, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), &[], config()).unwrap();
         assert_eq!(built.config.modules, ["lib/modules/virtio_blk.ko"]);
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();

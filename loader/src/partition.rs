@@ -20,7 +20,8 @@ const MAX_ENTRY: u64 = 4096;
 pub fn find(uuid: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(BLOCK).ok()?.flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut partitions = names.filter(|name| uuid_of_name(name).is_some_and(|u| u.eq_ignore_ascii_case(uuid)));
+    let mut partitions =
+        names.filter(|name| uuid_of_name(name).is_some_and(|u| u.eq_ignore_ascii_case(uuid)));
     partitions.next().map(|name| Path::new("/dev").join(name))
 }
 

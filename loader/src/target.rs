@@ -369,7 +369,8 @@ fn find_mount<'a>(
     device: &str,
     path: &Path,
 ) -> Option<&'a procfs::process::MountInfo> {
-    let above = |m: &&procfs::process::MountInfo| path.starts_with(unescape(&m.mount_point.to_string_lossy()));
+    let above =
+        |m: &&procfs::process::MountInfo| path.starts_with(unescape(&m.mount_point.to_string_lossy()));
     // The last of equals lies on top.
     let depth = |m: &&procfs::process::MountInfo| m.mount_point.components().count();
     let of_device = mounts.iter().filter(|m| m.majmin == device).filter(above).max_by_key(depth);

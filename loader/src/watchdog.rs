@@ -52,7 +52,9 @@ mod tests {
         let class = root.path().join("sys/class/watchdog");
         fs::create_dir_all(&class).unwrap();
         assert!(find(root.path()).is_empty());
-        for (name, device) in [("watchdog0", "virtual/watchdog/watchdog0"), ("watchdog1", "pci0/04.0/watchdog/watchdog1")] {
+        for (name, device) in
+            [("watchdog0", "virtual/watchdog/watchdog0"), ("watchdog1", "pci0/04.0/watchdog/watchdog1")]
+        {
             let device = root.path().join("sys/devices").join(device);
             fs::create_dir_all(&device).unwrap();
             symlink(&device, class.join(name)).unwrap();

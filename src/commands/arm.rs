@@ -352,7 +352,8 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
         ([], configured) => configured.to_vec(),
         (asked, _) => asked.to_vec(),
     };
-    let total_budget = args.total_budget.as_ref().or(config.total_budget.as_ref()).map(|text| parse_time(text));
+    let total_budget =
+        args.total_budget.as_ref().or(config.total_budget.as_ref()).map(|text| parse_time(text));
     let level = args.level.or(config.level).unwrap_or(31);
     if level > 31 {
         bail!("level {level} is not between 0 and 31");

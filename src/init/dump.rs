@@ -1,5 +1,6 @@
 //! What is written, from the small and certain to the large: log, report, dump, manifest.
 
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,47 +10,100 @@ use kdump_analyze::log::Log;
 use kdump_capture::config::CaptureConfig;
 use kdump_capture::durable::{DurableFile, write_small};
 use kdump_capture::manifest::Manifest;
-use kdump_capture::{DumpLevel, Error, Options, Progress, Summary};
+use kdump_capture::meter::Meter;
+use kdump_capture::{Error, Options, Progress, Summary};
 use kdump_vmcore::Dump;
 
 use crate::console::{self, say};
 use crate::record::{SOURCE, open_source};
+use crate::room;
+use crate::target::DumpDir;
 use crate::triage;
 
-/// Writes everything to `dir`, as far as it goes.
-pub fn write_all(dir: &Path, config: &CaptureConfig) {
+/// Writes everything to `dir`, as far as it goes; true if the dump is complete.
+pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
     let dump = match open_source() {
         Ok(dump) => dump,
-        Err(e) => return say!("{SOURCE}: {e}: there is nothing to dump"),
+        Err(e) => {
+            say!("{SOURCE}: {e}: there is nothing to dump");
+            return false;
+        }
     };
     let log = read_log(&dump);
     if let Some(log) = &log {
-        save(&dir.join("dmesg.txt"), log);
+        save(&dir.path.join("dmesg.txt"), log);
     }
-    triage::run(Some(dir));
+    triage::run(Some(&dir.path));
+    let mut options = options(config);
+    let room = room::make(dir, &dump, &options, &config.retention);
+    options.level = room.level;
+    let path = dir.path.join("vmcore");
+    let (summary, log_reads_back) = loop {
+        let out = match DurableFile::create(&path, true) {
+            Ok(out) => out,
+            Err(e) => {
+                say!("no dump: {e}");
+                return false;
+            }
+        };
+        say!("writing vmcore: dump level {}, {}", options.level.bits(), options.format.name());
+        let mut reporter = Reporter::new();
+        match write_vmcore(&dump, out.file(), &options, &mut reporter) {
+            Ok(summary) => {
+                let log_reads_back = log.as_deref().map(|log| reads_back(out.partial_path(), log));
+                if let Err(e) = commit(out) {
+                    say!("no complete dump: {e}; what was written of it is vmcore.partial");
+                    return false;
+                }
+                break (summary, log_reads_back);
+            }
+            Err(e) => {
+                let free = room::free(&dir.path, &dir.fstype).unwrap_or(0);
+                let Progress { done, bytes, .. } = reporter.last;
+                let next = is_full(&e).then(|| room.after_full(options.level, bytes, done, free)).flatten();
+                say!("no complete dump: {e:#}");
+                if let Some(level) = next {
+                    say!("pages like these fit at dump level {}: once more", level.bits());
+                    options.level = level;
+                    continue;
+                }
+                say!("what was written of it is vmcore.partial, {done} pages");
+                if let Err(e) = out.leave() {
+                    say!("and may not be on the disk: {e}");
+                }
+                return false;
+            }
+        }
+    };
+    tell(&summary);
+    if log_reads_back == Some(false) {
+        say!("the kernel log does not read from the dump as it did from memory");
+    }
+    console::sync_log();
+    let mut manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
+    manifest.log_reads_back = log_reads_back;
+    save(&dir.path.join("manifest.json"), manifest.to_json().as_bytes());
+    room::prune(dir, &config.retention, 0);
+    true
+}
+
+/// Writes the dump to a partition.
+pub fn write_raw(dump: &Dump, out: &File, config: &CaptureConfig) -> anyhow::Result<()> {
+    let options = options(config);
+    let summary = write_vmcore(dump, out, &options, &mut Reporter::new())?;
+    out.sync_all()?;
+    tell(&summary);
+    Ok(())
+}
+
+/// The options of the configuration.
+fn options(config: &CaptureConfig) -> Options {
     let (mut options, complaints) = config.dump.options();
     for complaint in complaints {
         say!("{complaint}");
     }
     options.digests = true;
-    let path = dir.join("vmcore");
-    let log = log.as_deref();
-    let result = match write_vmcore(&dump, &path, &options, log) {
-        Err(e) if is_full(&e) && options.level != DumpLevel::MAX => {
-            say!("the target is full at dump level {}: trying level 31", options.level.bits());
-            options.level = DumpLevel::MAX;
-            write_vmcore(&dump, &path, &options, log)
-        }
-        result => result,
-    };
-    match result {
-        Ok((summary, log_reads_back)) => {
-            let mut manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
-            manifest.log_reads_back = log_reads_back;
-            save(&dir.join("manifest.json"), manifest.to_json().as_bytes());
-        }
-        Err(e) => say!("no complete dump: {e:#}; what was written of it is vmcore.partial"),
-    }
+    options
 }
 
 /// Writes a small file and says how that went.
@@ -63,7 +117,10 @@ pub fn save(path: &Path, bytes: &[u8]) {
 
 /// Whether the target has no room left.
 fn is_full(e: &anyhow::Error) -> bool {
-    let full = |e: &io::Error| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let full = |e: &io::Error| {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+    };
     matches!(e.downcast_ref(), Some(Error::Write { source, .. }) if full(source))
 }
 
@@ -82,34 +139,35 @@ fn read_log(dump: &Dump) -> Option<Vec<u8>> {
     None
 }
 
-/// Writes the dump; says what it holds, and whether `log` could be read from it again.
+/// Writes the dump; a bug in that is an error.
 fn write_vmcore(
     dump: &Dump,
-    path: &Path,
+    out: &File,
     options: &Options,
-    log: Option<&[u8]>,
-) -> anyhow::Result<(Summary, Option<bool>)> {
-    say!("writing vmcore: dump level {}, {}", options.level.bits(), options.format.name());
-    // An earlier attempt at a lower level may have left its beginning.
-    let out = DurableFile::create(path, true)?;
-    let mut progress = Reporter { next: Instant::now() + Reporter::EVERY };
+    reporter: &mut Reporter,
+) -> anyhow::Result<Summary> {
     let result = catch_unwind(AssertUnwindSafe(|| {
-        kdump_capture::capture(dump, options, out.file(), &mut |p| progress.tell(p))
+        kdump_capture::capture(dump, options, out, &mut |p| reporter.tell(p))
     }));
-    let summary = result.map_err(|_| anyhow::anyhow!("a bug in writing the dump"))??;
-    let log_reads_back = log.map(|log| reads_back(out.partial_path(), log));
-    if log_reads_back == Some(false) {
-        say!("the kernel log does not read from the dump as it did from memory");
-    }
+    Ok(result.map_err(|_| anyhow::anyhow!("a bug in writing the dump"))??)
+}
+
+/// Gives the dump its name.
+fn commit(out: DurableFile) -> io::Result<()> {
     let begin = Instant::now();
     out.commit()?;
+    say!("sync {:.2} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Says what a dump holds.
+fn tell(summary: &Summary) {
     say!(
-        "vmcore is complete: {} pages, {} bytes; filter {:.2} s, write {:.2} s, sync {:.2} s",
+        "vmcore is complete: {} pages, {} bytes; filter {:.2} s, write {:.2} s",
         summary.written,
         summary.bytes,
         summary.filter_time.as_secs_f64(),
-        summary.write_time.as_secs_f64(),
-        begin.elapsed().as_secs_f64()
+        summary.write_time.as_secs_f64()
     );
     if let Some(peak) = peak_memory() {
         say!("peak memory of this program: {peak}");
@@ -123,7 +181,6 @@ fn write_vmcore(
     for trouble in &summary.plan.troubles {
         say!("{trouble}");
     }
-    Ok((summary, log_reads_back))
 }
 
 /// Whether the written file, opened as any reader would, gives the same log: headers, bitmaps,
@@ -146,18 +203,28 @@ pub fn peak_memory() -> Option<String> {
 /// Says every few seconds how far the dump is.
 struct Reporter {
     next: Instant,
+    meter: Meter,
+    last: Progress,
 }
 
 impl Reporter {
     const EVERY: Duration = Duration::from_secs(5);
 
+    fn new() -> Self {
+        let last = Progress { done: 0, total: 0, bytes: 0 };
+        Self { next: Instant::now() + Self::EVERY, meter: Meter::default(), last }
+    }
+
     fn tell(&mut self, p: Progress) {
         console::moved();
-        if Instant::now() < self.next {
-            return;
+        if self.last.done == 0 {
+            // The rate counts from here.
+            self.meter.line(p, console::elapsed());
         }
-        self.next = Instant::now() + Self::EVERY;
-        let percent = p.done.saturating_mul(100).checked_div(p.total).unwrap_or(100);
-        say!("{percent}% ({} of {} pages, {} MiB written)", p.done, p.total, p.bytes >> 20);
+        self.last = p;
+        if Instant::now() >= self.next {
+            self.next = Instant::now() + Self::EVERY;
+            say!("writing: {}", self.meter.line(p, console::elapsed()));
+        }
     }
 }

@@ -231,7 +231,8 @@ fn what_a_capture_lacks_is_found_piece_by_piece() {
         f.outlook.kernel = Err(missing("kernel image"));
     });
     expect("init", Status::Fail, "must be linked statically", "--init", |f| {
-        let error = crate::initramfs::Error::NotStatic { what: "kdump-init", interpreter: "/lib64/ld.so".into() };
+        let error =
+            crate::initramfs::Error::NotStatic { what: "kdump-init", interpreter: "/lib64/ld.so".into() };
         f.outlook.init = Err(arm::Error::Initramfs(error));
     });
     expect("target", Status::Fail, "zfs", "--target", |f| {

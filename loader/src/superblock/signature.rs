@@ -46,7 +46,11 @@ const FIXED: [(usize, &[u8], &str); 15] = [
     (1024, &[0xe2, 0xe1, 0xf5, 0xe0], "EROFS"),
     (4096, &[0xfc, 0x4e, 0x2b, 0xa9], "Linux RAID"),
     (0, &[0xfc, 0x4e, 0x2b, 0xa9], "Linux RAID"),
-    (4096 + 24, &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81], "bcache"),
+    (
+        4096 + 24,
+        &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81],
+        "bcache",
+    ),
     (0x10034, b"ReIsEr", "reiserfs"),
 ];
 
@@ -123,7 +127,9 @@ mod tests {
         assert_eq!(with(1024, b"LABELONE"), Some("LVM"));
         assert_eq!(with(0, FLATTENED), Some("a dump"));
         assert_eq!(with(0, b"something else"), None);
-        for (head, kind) in [(ext(), Kind::Ext), (xfs(), Kind::Xfs), (btrfs(), Kind::Btrfs), (fat32(), Kind::Fat)] {
+        for (head, kind) in
+            [(ext(), Kind::Ext), (xfs(), Kind::Xfs), (btrfs(), Kind::Btrfs), (fat32(), Kind::Fat)]
+        {
             assert_eq!(find(&head), Some(Signature::FileSystem(kind)));
         }
     }
@@ -144,7 +150,14 @@ mod tests {
     fn a_raid_superblock_at_the_end_is_found() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut bytes = vec![0; 1 << 20];
-        assert_eq!(read_signature({ std::fs::write(file.path(), &bytes).unwrap(); file.path() }).unwrap(), None);
+        assert_eq!(
+            read_signature({
+                std::fs::write(file.path(), &bytes).unwrap();
+                file.path()
+            })
+            .unwrap(),
+            None
+        );
         bytes[(1 << 20) - (64 << 10)..][..4].copy_from_slice(&RAID_MAGIC);
         std::fs::write(file.path(), &bytes).unwrap();
         assert_eq!(read_signature(file.path()).unwrap(), Some(Signature::Other("Linux RAID")));

@@ -66,7 +66,9 @@ fn each_kind_gives_its_uuid() {
 
 #[test]
 fn one_wrong_field_is_no_file_system() {
-    for (head, at) in [(ext(), EXT_AT + 0x38), (ext(), EXT_AT), (xfs(), 6), (xfs(), 100), (btrfs(), BTRFS_AT + 0x32)] {
+    for (head, at) in
+        [(ext(), EXT_AT + 0x38), (ext(), EXT_AT), (xfs(), 6), (xfs(), 100), (btrfs(), BTRFS_AT + 0x32)]
+    {
         let mut head = head;
         head[at] = 0;
         assert_eq!(parse(&head), None, "{at:#x}");
@@ -97,9 +99,12 @@ fn what_needs_another_device_says_so() {
 #[test]
 fn file_systems_of_mkfs_are_recognised() {
     let dir = tempfile::tempdir().unwrap();
-    for (program, kind) in
-        [("mkfs.ext4", Kind::Ext), ("mkfs.xfs", Kind::Xfs), ("mkfs.btrfs", Kind::Btrfs), ("mkfs.vfat", Kind::Fat)]
-    {
+    for (program, kind) in [
+        ("mkfs.ext4", Kind::Ext),
+        ("mkfs.xfs", Kind::Xfs),
+        ("mkfs.btrfs", Kind::Btrfs),
+        ("mkfs.vfat", Kind::Fat),
+    ] {
         let image = dir.path().join(program);
         File::create(&image).unwrap().set_len(400 << 20).unwrap();
         let path = std::env::var("PATH").unwrap_or_default();

@@ -281,13 +281,15 @@ fn in_use(sysfs: &Path, device: &Path, number: &str) -> Option<String> {
         return Some(holder.file_name().to_string_lossy().into_owned());
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounted = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|f| f.get(2) == Some(&number));
+    let mounted =
+        mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|f| f.get(2) == Some(&number));
     if let Some(at) = mounted.and_then(|fields| fields.get(4).map(|at| (*at).to_owned())) {
         return Some(at);
     }
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let path = device.canonicalize().unwrap_or_else(|_| device.to_owned());
-    let is_swap = swaps.lines().any(|line| line.split_whitespace().next().is_some_and(|p| Path::new(p) == path));
+    let is_swap =
+        swaps.lines().any(|line| line.split_whitespace().next().is_some_and(|p| Path::new(p) == path));
     is_swap.then(|| "swap".to_owned())
 }
 
@@ -295,9 +297,10 @@ impl Nfs {
     /// A directory on a mount: server and options are those of the mount.
     fn of(mounted: &Mounted, more: &str) -> Self {
         let kept = ["vers", "nfsvers", "proto", "port", "sec", "nolock"];
-        let options = mounted.options.iter().filter(|(key, _)| kept.contains(&key.as_str())).map(|(key, value)| {
-            value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}"))
-        });
+        let options =
+            mounted.options.iter().filter(|(key, _)| kept.contains(&key.as_str())).map(|(key, value)| {
+                value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}"))
+            });
         let more = Some(more.to_owned()).filter(|more| !more.is_empty());
         Self {
             source: mounted.source.clone(),
@@ -310,7 +313,8 @@ impl Nfs {
 
     fn resolve(source: &str, options: &str) -> Result<Self, Error> {
         let unknown = |why: io::Error| Error::NoServer { server: source.to_owned(), source: why };
-        let (server, _) = source.split_once(":/").ok_or_else(|| unknown(io::ErrorKind::InvalidInput.into()))?;
+        let (server, _) =
+            source.split_once(":/").ok_or_else(|| unknown(io::ErrorKind::InvalidInput.into()))?;
         let bare = server.trim_start_matches('[').trim_end_matches(']');
         let address = match bare.parse::<IpAddr>() {
             Ok(address) => address,

@@ -134,7 +134,10 @@ mod tests {
         assert_eq!(wish("/var/crash"), Wish::directory("/var/crash".into()));
         assert_eq!(wish("/odd,name").place, WishedPlace::Directory("/odd,name".into()));
         let timed = wish("/srv/crash,budget=2m");
-        assert_eq!((timed.place, timed.budget), (WishedPlace::Directory("/srv/crash".into()), Some(Duration::from_secs(120))));
+        assert_eq!(
+            (timed.place, timed.budget),
+            (WishedPlace::Directory("/srv/crash".into()), Some(Duration::from_secs(120)))
+        );
         let raw = |overwrite, overwrite_file_system| WishedPlace::Raw {
             device: "/dev/vdb1".into(),
             overwrite,
@@ -144,8 +147,14 @@ mod tests {
         assert_eq!(wish("raw:/dev/vdb1,budget=30,overwrite").place, raw(true, false));
         assert_eq!(wish("raw:/dev/vdb1,overwrite-file-system").place, raw(true, true));
         let nfs = wish("nfs:10.0.0.5:/export/crash,options=vers=4.2,soft");
-        assert_eq!((nfs.place, nfs.options.as_str()), (WishedPlace::Nfs("10.0.0.5:/export/crash".into()), "vers=4.2,soft"));
-        assert_eq!(wish("https://dumps.example/up").place, WishedPlace::Url("https://dumps.example/up".into()));
+        assert_eq!(
+            (nfs.place, nfs.options.as_str()),
+            (WishedPlace::Nfs("10.0.0.5:/export/crash".into()), "vers=4.2,soft")
+        );
+        assert_eq!(
+            wish("https://dumps.example/up").place,
+            WishedPlace::Url("https://dumps.example/up".into())
+        );
     }
 
     #[test]

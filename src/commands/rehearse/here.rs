@@ -73,7 +73,8 @@ pub fn warn_of_target(asked: &[Wish], config: &ArmConfig) {
         Ok(ladder) => ladder,
         Err(error) => return eprintln!("kdump-rs: warning: `arm` could not dump here: {error}"),
     };
-    let first = asked.iter().cloned().chain(ladder).next().unwrap_or_else(|| Wish::directory("/var/crash".into()));
+    let first =
+        asked.iter().cloned().chain(ladder).next().unwrap_or_else(|| Wish::directory("/var/crash".into()));
     match Rung::resolve(&first).map(|rung| (rung.name(), rung.place)) {
         Ok((_, Place::Directory(target))) if target.fstype == GUEST_FSTYPE => {}
         Ok((name, Place::Directory(target))) => eprintln!(
@@ -81,7 +82,9 @@ pub fn warn_of_target(asked: &[Wish], config: &ArmConfig) {
             target.fstype
         ),
         Ok((name, _)) => {
-            eprintln!("kdump-rs: warning: the target is {name}; what is rehearsed is a dump to {GUEST_FSTYPE}");
+            eprintln!(
+                "kdump-rs: warning: the target is {name}; what is rehearsed is a dump to {GUEST_FSTYPE}"
+            );
         }
         Err(error) => eprintln!("kdump-rs: warning: `arm` could not dump here: {error}"),
     }
