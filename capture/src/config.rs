@@ -5,7 +5,7 @@ use kdump_vmcore::kdump::Compression;
 use serde::{Deserialize, Deserializer};
 
 use crate::capture::{Options, OutputFormat};
-use crate::filter::DumpLevel;
+use crate::selection::DumpLevel;
 
 /// Where the initramfs has it.
 pub const PATH: &str = "/etc/kdump-rs/capture.toml";
@@ -112,7 +112,7 @@ impl DumpConfig {
         let mut options = Options::default();
         let mut complaints = Vec::new();
         match DumpLevel::new(self.level) {
-            Some(level) => options.level = level,
+            Some(level) => options.wanted.selection = level.into(),
             None => complaints.push(format!("dump level {} is not 0 to 31; taking 31", self.level)),
         }
         match parse_format(&self.format) {
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(c.retention, RetentionConfig::default());
         let (options, complaints) = c.dump.options();
         assert_eq!(
-            (options.level.bits(), options.format, options.compression),
+            (options.wanted.selection.level.bits(), options.format, options.compression),
             (1, OutputFormat::Elf, Compression::None)
         );
         assert!(complaints.is_empty());

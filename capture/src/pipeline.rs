@@ -50,9 +50,14 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// The frames of this chunk's window that are in `pages`: the ones its entries stand for.
+    /// Runs of frames of this chunk's window that are in `pages`: the ones its entries stand for.
+    pub fn runs<'a>(&self, pages: &'a PageBitmap) -> impl Iterator<Item = (u64, u64)> + use<'a> {
+        pages.runs_in(self.first_pfn, self.first_pfn + CHUNK)
+    }
+
+    /// The same frames, one by one.
     pub fn pfns<'a>(&self, pages: &'a PageBitmap) -> impl Iterator<Item = u64> + use<'a> {
-        pages.runs_in(self.first_pfn, self.first_pfn + CHUNK).flat_map(|(start, end)| start..end)
+        self.runs(pages).flat_map(|(start, end)| start..end)
     }
 }
 
@@ -74,65 +79,96 @@ impl<M: ?Sized> Clone for Source<'_, M> {
 }
 impl<M: ?Sized> Copy for Source<'_, M> {}
 
-/// Runs all of `source.pages` through `workers` threads and hands the chunks to `take`, in ascending
-/// order, on the caller's thread.
-///
-/// # Errors
-/// The first error of `take`, which ends the run, or of setting up compression.
-pub fn run<M: PhysMem + Sync + ?Sized>(
-    source: Source<'_, M>,
-    coding: Coding,
-    workers: NonZeroUsize,
-    mut take: impl FnMut(&Chunk) -> io::Result<()>,
-) -> io::Result<()> {
-    let nr = workers.get();
-    let compressors = (0..nr).map(|_| Compressor::new(coding.compression)).collect::<io::Result<Vec<_>>>()?;
-    std::thread::scope(|scope| {
-        let mut lanes = Vec::with_capacity(nr);
-        for (w, compressor) in compressors.into_iter().enumerate() {
-            let (full_tx, full_rx) = bounded(WAITING);
-            let (empty_tx, empty_rx) = bounded(WAITING + 1);
-            let worker = Worker { source, coding, compressor, input: Vec::new() };
-            std::thread::Builder::new()
-                .name(format!("page-worker-{w}"))
-                .spawn_scoped(scope, move || worker.run(w, nr, &full_tx, &empty_rx))?;
-            lanes.push((full_rx, empty_tx));
-        }
-        // One chunk from each lane in turn, until the lane whose turn it is has ended: then all have.
-        for (full, empty) in lanes.iter().cycle() {
-            let Ok(chunk) = full.recv() else { break };
-            // Returning drops the channels, on which the workers end.
-            take(&chunk)?;
-            let _ = empty.try_send(chunk);
-        }
-        Ok(())
-    })
+/// Threads that compress, with what they keep from one run to the next.
+pub struct Pipeline {
+    workers: Vec<Worker>,
 }
 
-struct Worker<'a, M: ?Sized> {
-    source: Source<'a, M>,
+impl Pipeline {
+    /// Sets up `workers` compressors, and the memory they work in.
+    ///
+    /// # Errors
+    /// If compression cannot be set up.
+    pub fn new(coding: Coding, workers: NonZeroUsize) -> io::Result<Self> {
+        let worker = |_| -> io::Result<Worker> {
+            let chunk = || Chunk { data: Vec::with_capacity(CHUNK as usize * PAGE), ..Chunk::default() };
+            Ok(Worker {
+                coding,
+                compressor: Compressor::new(coding.compression)?,
+                input: Vec::with_capacity(CHUNK as usize * PAGE),
+                spare: std::iter::repeat_with(chunk).take(WAITING + 1).collect(),
+            })
+        };
+        Ok(Self { workers: (0..workers.get()).map(worker).collect::<io::Result<_>>()? })
+    }
+
+    /// Runs all of `source.pages` through the workers and hands the chunks to `take`, in ascending
+    /// order, on the caller's thread.
+    ///
+    /// # Errors
+    /// The first error of `take`, which ends the run, or of starting threads.
+    pub fn run<M: PhysMem + Sync + ?Sized>(
+        &mut self,
+        source: Source<'_, M>,
+        mut take: impl FnMut(&Chunk) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let nr = self.workers.len();
+        std::thread::scope(|scope| {
+            let mut lanes = Vec::with_capacity(nr);
+            for (w, worker) in self.workers.iter_mut().enumerate() {
+                let (full_tx, full_rx) = bounded(WAITING);
+                let (empty_tx, empty_rx) = bounded(WAITING + 1);
+                std::thread::Builder::new()
+                    .name(format!("page-worker-{w}"))
+                    .spawn_scoped(scope, move || worker.run(source, w, nr, &full_tx, &empty_rx))?;
+                lanes.push((full_rx, empty_tx));
+            }
+            // One chunk from each lane in turn, until the lane whose turn it is has ended: then all have.
+            for (full, empty) in lanes.iter().cycle() {
+                let Ok(chunk) = full.recv() else { break };
+                // Returning drops the channels, on which the workers end.
+                take(&chunk)?;
+                let _ = empty.try_send(chunk);
+            }
+            Ok(())
+        })
+    }
+}
+
+struct Worker {
     coding: Coding,
     compressor: Compressor,
     input: Vec<u8>,
+    /// Chunks that are on their way nowhere.
+    spare: Vec<Chunk>,
 }
 
-impl<M: PhysMem + ?Sized> Worker<'_, M> {
-    fn run(mut self, me: usize, of: usize, full: &Sender<Chunk>, empty: &Receiver<Chunk>) {
-        for first_pfn in chunks(self.source.pages).skip(me).step_by(of) {
-            let mut chunk = empty.try_recv().unwrap_or_default();
-            self.fill(first_pfn, &mut chunk);
+impl Worker {
+    fn run<M: PhysMem + ?Sized>(
+        &mut self,
+        source: Source<'_, M>,
+        me: usize,
+        of: usize,
+        full: &Sender<Chunk>,
+        empty: &Receiver<Chunk>,
+    ) {
+        for first_pfn in chunks(source.pages).skip(me).step_by(of) {
+            let used = empty.try_recv().ok();
+            let mut chunk = used.or_else(|| self.spare.pop()).unwrap_or_default();
+            self.fill(source, first_pfn, &mut chunk);
             if full.send(chunk).is_err() {
                 return;
             }
         }
+        self.spare.extend(empty.try_iter());
     }
 
-    fn fill(&mut self, first_pfn: u64, chunk: &mut Chunk) {
+    fn fill<M: PhysMem + ?Sized>(&mut self, source: Source<'_, M>, first_pfn: u64, chunk: &mut Chunk) {
         chunk.first_pfn = first_pfn;
         chunk.pages.clear();
         chunk.data.clear();
         chunk.lost.clear();
-        let Source { mem, ram, pages } = self.source;
+        let Source { mem, ram, pages } = source;
         for (start, end) in pages.runs_in(first_pfn, first_pfn + CHUNK) {
             // At most one chunk, so the product is small.
             let len = (end - start) as usize * PAGE;
@@ -185,7 +221,7 @@ impl<M: PhysMem + ?Sized> Worker<'_, M> {
 /// First frames of the chunks that have a page in `pages`.
 fn chunks(pages: &PageBitmap) -> impl Iterator<Item = u64> {
     const WORDS: usize = (CHUNK / 64) as usize;
-    (0u64..)
+    (pages.first()..)
         .step_by(CHUNK as usize)
         .zip(pages.words().chunks(WORDS))
         .filter_map(|(first, words)| words.iter().any(|w| *w != 0).then_some(first))
@@ -215,14 +251,21 @@ mod tests {
         let ram = [PhysRange::new(0, 1000 * PAGE_SIZE)];
         let source = Source { mem: &mem, ram: &ram, pages: &pages };
         let (mut pfns, mut out, mut data, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        run(source, coding, NonZeroUsize::new(workers).unwrap(), |chunk| {
+        let mut pipeline = Pipeline::new(coding, NonZeroUsize::new(workers).unwrap()).unwrap();
+        let mut take = |chunk: &Chunk| {
             pfns.extend(chunk.pfns(&pages));
             out.extend_from_slice(&chunk.pages);
             data.extend_from_slice(&chunk.data);
             lost += chunk.lost.len();
             Ok(())
-        })
-        .unwrap();
+        };
+        // Two runs, the second beginning in the middle: what is kept between them changes nothing.
+        let mut early = pages.clone();
+        early.remove(128, 1000);
+        pipeline.run(Source { pages: &early, ..source }, &mut take).unwrap();
+        let mut late = PageBitmap::window(128, 1000);
+        pages.runs_in(128, 1000).for_each(|(start, end)| late.insert(start, end));
+        pipeline.run(Source { pages: &late, ..source }, take).unwrap();
         (pfns, out, data, lost)
     }
 
@@ -246,7 +289,8 @@ mod tests {
         let source = Source { mem: &mem, ram: &[], pages: &pages };
         let coding = Coding { compression: Compression::None, find_zero: false };
         let mut calls = 0;
-        let result = run(source, coding, NonZeroUsize::new(2).unwrap(), |_| {
+        let mut pipeline = Pipeline::new(coding, NonZeroUsize::new(2).unwrap()).unwrap();
+        let result = pipeline.run(source, |_| {
             calls += 1;
             Err(io::ErrorKind::StorageFull.into())
         });

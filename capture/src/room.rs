@@ -6,8 +6,8 @@
 use kdump_vmcore::kdump::Compression;
 
 use crate::capture::{Options, OutputFormat};
-use crate::classify::PageClass;
-use crate::filter::{DumpLevel, FilterPlan};
+use crate::plan::Census;
+use crate::selection::{DumpLevel, Selection};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -16,34 +16,29 @@ const TYPICAL: u64 = PAGE * 2 / 5;
 /// Bytes of a page's descriptor in a kdump-compressed file.
 const DESCRIPTOR: u64 = 24;
 
-/// What the levels leave: each more than the one before, what is missed least first. Zero-filled pages, free ones, the cache,
-/// memory of processes.
+/// What the levels leave out, each more than the one before, what is missed least first: zero-filled pages, free ones, the
+/// cache, memory of processes.
 const STEPS: [u32; 4] = [1, 1 | 16, 1 | 2 | 4 | 16, 31];
 
-/// Pages by class, and how large one becomes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How large dumps of a source would be.
+#[derive(Clone, Debug)]
 pub struct Prediction {
-    found: [u64; PageClass::ALL.len()],
-    /// Pages of the source.
-    held: u64,
+    census: Census,
     page_bytes: u64,
     head_bytes: u64,
 }
 
 impl Prediction {
-    /// From a filter's plan, which counts all classes whatever its level.
+    /// From counts, which are of all classes whatever was wanted.
     #[must_use]
-    pub fn new(plan: &FilterPlan, options: &Options) -> Self {
-        let found = PageClass::ALL.map(|class| plan.found(class));
-        let is_kdump = options.format == OutputFormat::Kdump;
-        let page_bytes = match (options.format, options.compression) {
-            (OutputFormat::Kdump, Compression::None) => PAGE + DESCRIPTOR,
-            (OutputFormat::Kdump, _) => TYPICAL + DESCRIPTOR,
-            (OutputFormat::Elf, _) => PAGE,
+    pub fn new(census: &Census, options: &Options) -> Self {
+        let (page_bytes, head_bytes) = match (options.format, options.compression) {
+            // Two bitmaps.
+            (OutputFormat::Kdump, Compression::None) => (PAGE + DESCRIPTOR, census.ram / 4),
+            (OutputFormat::Kdump, _) => (TYPICAL + DESCRIPTOR, census.ram / 4),
+            (OutputFormat::Elf, _) => (PAGE, 0),
         };
-        // Two bitmaps.
-        let head_bytes = if is_kdump { plan.ram.bits() / 4 } else { 0 };
-        Self { held: found.iter().sum(), found, page_bytes, head_bytes }
+        Self { census: census.clone(), page_bytes, head_bytes }
     }
 
     /// The same with what was seen: so many bytes for so many pages.
@@ -54,33 +49,34 @@ impl Prediction {
         Self { page_bytes, ..self.clone() }
     }
 
-    /// Bytes of a dump at this level. Zero-filled pages count as others: how many there are is not known.
+    /// Bytes of a dump of what is selected. Zero-filled pages count as others: how many there are is not known.
     #[must_use]
-    pub fn bytes(&self, level: DumpLevel) -> u64 {
-        let excluded = PageClass::ALL.into_iter().filter(|class| level.excludes(*class));
-        let excluded: u64 = excluded.map(|class| self.found[class as usize]).sum();
-        let pages = self.held.saturating_sub(excluded);
+    pub fn bytes(&self, selection: Selection) -> u64 {
+        let pages = self.census.dumped_by(selection);
         pages.saturating_mul(self.page_bytes).saturating_add(self.head_bytes)
     }
 
-    /// The level to write at where `room` bytes are free: the one asked for, or the lowest above it at which the dump fits.
-    /// `None` if it fits at none.
+    /// What to write where `room` bytes are free: what was asked for, or as little less as fits. `None` if nothing does.
     #[must_use]
-    pub fn level_that_fits(&self, asked: DumpLevel, room: u64) -> Option<DumpLevel> {
-        levels_from(asked).find(|level| self.bytes(*level) <= room)
+    pub fn that_fits(&self, asked: Selection, room: u64) -> Option<Selection> {
+        raised(asked).find(|selection| self.bytes(*selection) <= room)
     }
 }
 
-/// The levels that leave out at least what `asked` does, each more than the one before.
-pub fn levels_from(asked: DumpLevel) -> impl Iterator<Item = DumpLevel> {
-    let raised = STEPS.into_iter().filter_map(move |step| DumpLevel::new(asked.bits() | step));
+/// `asked`, and then the same at higher and higher levels: each leaves out all that the one before does.
+pub fn raised(asked: Selection) -> impl Iterator<Item = Selection> {
+    let higher = STEPS.into_iter().filter_map(move |step| DumpLevel::new(asked.level.bits() | step));
     let mut last = None;
-    std::iter::once(asked).chain(raised).filter(move |level| last.replace(*level) != Some(*level))
+    std::iter::once(asked.level)
+        .chain(higher)
+        .filter(move |level| last.replace(*level) != Some(*level))
+        .map(move |level| Selection { level, ..asked })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classify::PageClass;
 
     fn prediction() -> Prediction {
         let mut found = [0; PageClass::ALL.len()];
@@ -92,11 +88,26 @@ mod tests {
         ] {
             found[class as usize] = pages;
         }
-        Prediction { found, held: 1500, page_bytes: 1000, head_bytes: 0 }
+        let census = Census {
+            selection: Selection::default(),
+            source_level: None,
+            ram: 1500,
+            dumped: 1500,
+            worth: Default::default(),
+            found,
+            absent: 0,
+            missing: vec![],
+            troubles: vec![],
+        };
+        Prediction { census, page_bytes: 1000, head_bytes: 0 }
+    }
+
+    fn level(bits: u32) -> Selection {
+        DumpLevel::new(bits).unwrap().into()
     }
 
     fn bits(asked: u32, room: u64) -> Option<u32> {
-        prediction().level_that_fits(DumpLevel::new(asked).unwrap(), room).map(DumpLevel::bits)
+        prediction().that_fits(level(asked), room).map(|selection| selection.level.bits())
     }
 
     #[test]
@@ -113,7 +124,7 @@ mod tests {
     #[test]
     fn levels_rise_and_never_leave_out_less() {
         for asked in 0..=31 {
-            let levels: Vec<_> = levels_from(DumpLevel::new(asked).unwrap()).map(DumpLevel::bits).collect();
+            let levels: Vec<_> = raised(level(asked)).map(|selection| selection.level.bits()).collect();
             assert_eq!((levels[0], *levels.last().unwrap()), (asked, 31));
             assert!(levels.windows(2).all(|w| w[0] & w[1] == w[0] && w[0] != w[1]), "{levels:?}");
         }
@@ -122,7 +133,7 @@ mod tests {
     #[test]
     fn what_was_seen_counts_more_than_a_guess() {
         let seen = prediction().measured(50_000, 500);
-        assert_eq!(seen.bytes(DumpLevel::MAX), 10_000);
-        assert_eq!(prediction().measured(0, 0), prediction());
+        assert_eq!(seen.bytes(level(31)), 10_000);
+        assert_eq!(prediction().measured(0, 0).bytes(level(31)), 100_000);
     }
 }

@@ -4,47 +4,90 @@ use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange};
 use kdump_vmcore::kdump::bitmap::PageBitmap;
 use kdump_vmcore::{Dump, PhysMem, ReadError};
 
-use crate::filter::SourcePages;
+/// Frames from here on are refused: no x86-64 machine has physical addresses of more than 52 bits.
+pub const MAX_FRAMES: u64 = 1 << 40;
 
-/// Frames from here on (64 TiB of address space) are refused: two bitmaps of 2 GiB.
-const MAX_FRAMES: u64 = 1 << 34;
-
-/// The dump describes memory beyond what a bitmap of bearable size can say.
+/// The dump describes memory at addresses that no machine has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the dump describes memory up to {0}; more than 64 TiB of address space is not supported")]
+#[error("the dump describes memory up to {0}; x86-64 has 52 bits of physical address")]
 pub struct TooHigh(pub PhysAddr);
 
-/// Finds which frames `dump` describes, and which it holds.
-///
-/// # Errors
-/// If it describes memory beyond 64 TiB.
-pub fn pages_of(dump: &Dump) -> Result<SourcePages, TooHigh> {
-    if let Some(kdump) = dump.kdump() {
-        let mut held = kdump.dumped().clone();
-        if let Some((start, end)) = kdump.info().split {
-            held.remove(0, start);
-            held.remove(end, u64::MAX);
+/// Which frames a dump describes, and which it holds, asked window by window: a whole map of a large machine would not fit
+/// the memory of a capture kernel.
+pub struct SourceMap<'a> {
+    dump: &'a Dump,
+    /// Of an ELF core: what each segment's bytes are for, by ascending address.
+    held: Vec<PhysRange>,
+    end: u64,
+}
+
+/// The frames of one window.
+#[derive(Clone, Debug)]
+pub struct SourcePages {
+    /// Frames that were memory.
+    pub ram: PageBitmap,
+    /// Frames whose bytes the source has.
+    pub held: PageBitmap,
+}
+
+impl<'a> SourceMap<'a> {
+    /// Looks at what `dump` describes.
+    #[must_use]
+    pub fn new(dump: &'a Dump) -> Self {
+        let loads = dump.loads().iter().filter(|l| l.file_size > 0);
+        let mut held: Vec<PhysRange> = loads
+            .filter_map(|l| PhysRange::from_len(l.phys.start().0, l.file_size.min(l.phys.len())))
+            .collect();
+        held.sort_unstable_by_key(|r| r.start());
+        let end = match dump.kdump() {
+            Some(kdump) => kdump.ram().bits(),
+            None => dump.ram().last().map_or(0, |r| r.end().0.div_ceil(PAGE_SIZE)),
+        };
+        Self { dump, held, end }
+    }
+
+    /// One past the highest frame.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The first frame that was memory, at or after `from`; none if there are no more.
+    #[must_use]
+    pub fn next(&self, from: u64) -> Option<u64> {
+        if let Some(kdump) = self.dump.kdump() {
+            return kdump.ram().runs_in(from, u64::MAX).next().map(|(start, _)| start);
         }
-        return Ok(SourcePages { ram: kdump.ram().clone(), held });
+        let at = self.dump.ram().partition_point(|r| r.pfns().1.0 <= from);
+        self.dump.ram().get(at).map(|r| r.pfns().0.0.max(from))
     }
-    let highest = dump.ram().last().map_or(PhysAddr(0), |r| r.end());
-    let bits = highest.0.div_ceil(PAGE_SIZE);
-    if bits > MAX_FRAMES {
-        return Err(TooHigh(highest));
-    }
-    let mut ram = PageBitmap::new(bits);
-    let mut held = PageBitmap::new(bits);
-    for range in dump.ram() {
-        let (start, end) = range.pfns();
-        ram.insert(start.0, end.0);
-    }
-    for load in dump.loads().iter().filter(|l| l.file_size > 0) {
-        let have = PhysRange::from_len(load.phys.start().0, load.file_size.min(load.phys.len()));
-        if let Some((start, end)) = have.map(PhysRange::pfns) {
-            held.insert(start.0, end.0);
+
+    /// The frames of `first..end`, `first` being a multiple of 64.
+    #[must_use]
+    pub fn window(&self, first: u64, end: u64) -> SourcePages {
+        let end = end.min(self.end).max(first);
+        let mut pages =
+            SourcePages { ram: PageBitmap::window(first, end), held: PageBitmap::window(first, end) };
+        if let Some(kdump) = self.dump.kdump() {
+            kdump.ram().runs_in(first, end).for_each(|(s, e)| pages.ram.insert(s, e));
+            kdump.dumped().runs_in(first, end).for_each(|(s, e)| pages.held.insert(s, e));
+            if let Some((start, end)) = kdump.info().split {
+                pages.held.remove(0, start);
+                pages.held.remove(end, u64::MAX);
+            }
+            return pages;
         }
+        for (ranges, map) in [(self.dump.ram(), &mut pages.ram), (&self.held, &mut pages.held)] {
+            // Ends ascend with starts in what the dump says is memory; segments may overlap and need a look at each.
+            for (start, stop) in ranges.iter().map(|r| r.pfns()) {
+                if start.0 >= end {
+                    break;
+                }
+                map.insert(start.0, stop.0);
+            }
+        }
+        pages
     }
-    Ok(SourcePages { ram, held })
 }
 
 /// Reads one page. Where memory begins or ends inside it, what is outside reads as zeros, as the

@@ -284,10 +284,10 @@ fn build_capture(
         retention: settings.retention,
         end: EndConfig { action: settings.end.clone() },
     };
-    let (watchdogs, warnings) = watchdog::drivers(&tree, &watchdog::find(root))?;
-    let wanted = initramfs::find_modules(&tree, &targets, watchdogs)?;
+    let watchdogs = watchdog::drivers(&tree, &watchdog::find(root))?;
+    let wanted = initramfs::find_modules(&tree, &targets, watchdogs.names)?;
     let mut initramfs = initramfs::build(&init_bytes, shell.as_deref(), &tree, wanted, &firmware, config)?;
-    initramfs.warnings.extend(warnings);
+    initramfs.warnings.extend(watchdogs.warnings);
     let init_file = file_id("kdump-init", &init, state::file_sha256(&init_bytes))?;
     Ok((targets, initramfs, init_file))
 }

@@ -21,16 +21,25 @@ pub fn find(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Their drivers, and a sentence for each that the capture kernel has none for.
+/// What watchdogs need of the capture kernel.
+#[derive(Debug, Default)]
+pub struct Drivers {
+    /// Modules, each with its reason.
+    pub names: Vec<(String, Reason)>,
+    /// A sentence for each watchdog that there is no driver for.
+    pub warnings: Vec<String>,
+}
+
+/// The drivers of `watchdogs`.
 ///
 /// # Errors
 /// None that a missing driver is the reason of: a capture does not depend on it.
-pub fn drivers(tree: &Tree, watchdogs: &[PathBuf]) -> Result<(Vec<(String, Reason)>, Vec<String>), Error> {
-    let (mut names, mut warnings) = (Vec::new(), Vec::new());
+pub fn drivers(tree: &Tree, watchdogs: &[PathBuf]) -> Result<Drivers, Error> {
+    let mut drivers = Drivers::default();
     for watchdog in watchdogs {
         match devices::find_drivers(tree, watchdog) {
-            Ok(found) => names.extend(found),
-            Err(Error::NoDriver { module, .. }) => warnings.push(format!(
+            Ok(found) => drivers.names.extend(found),
+            Err(Error::NoDriver { module, .. }) => drivers.warnings.push(format!(
                 "the capture kernel has no driver {module} for the watchdog {}: if that runs, it resets the machine \
                  in the middle of a capture",
                 watchdog.display()
@@ -38,7 +47,7 @@ pub fn drivers(tree: &Tree, watchdogs: &[PathBuf]) -> Result<(Vec<(String, Reaso
             Err(error) => return Err(error),
         }
     }
-    Ok((names, warnings))
+    Ok(drivers)
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use anyhow::Context as _;
 use kdump_capture::classify::PageClass;
 use kdump_capture::config::{parse_compression, parse_format};
 use kdump_capture::durable::DurableFile;
-use kdump_capture::{DumpLevel, Options, OutputFormat, Summary};
+use kdump_capture::{DumpLevel, Options, OutputFormat, Summary, Wanted};
 use kdump_vmcore::Dump;
 use kdump_vmcore::kdump::Compression;
 
+use super::bar::Bar;
 use crate::exit::Exit;
 
 /// Arguments.
@@ -67,15 +68,20 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let Some(output) = &args.output else { return digest(&dump) };
     anyhow::ensure!(!is_same_file(&args.source, output), "{} is the source itself", output.display());
     let options = Options {
-        level: DumpLevel::new(args.dump_level).context("dump level")?,
+        wanted: Wanted {
+            selection: DumpLevel::new(args.dump_level).context("dump level")?.into(),
+            workers: args.threads,
+            ..Wanted::default()
+        },
         format: args.format,
         compression: args.compression,
-        workers: args.threads,
         digests: false,
     };
     let out = DurableFile::create(output, args.force)?;
-    let summary = kdump_capture::capture(&dump, &options, out.file(), &mut |_| ())
-        .with_context(|| out.partial_path().display().to_string())?;
+    let mut bar = Bar::new();
+    let written = kdump_capture::capture(&dump, &options, out.file(), &mut |progress| bar.tell(progress));
+    drop(bar);
+    let summary = written.with_context(|| out.partial_path().display().to_string())?;
     out.commit().with_context(|| output.display().to_string())?;
     print_summary(&summary);
     Ok(if summary.is_complete() { Exit::Complete } else { Exit::Gaps })
@@ -105,18 +111,18 @@ fn print_summary(s: &Summary) {
     eprintln!(
         "{} pages ({of:.1} MiB) of {} ({:.1} MiB) written as {written_mib:.1} MiB ({}, compression {}, {:.0}%) in {:.2} s",
         s.written,
-        s.plan.ram.count(),
-        mib(s.plan.ram.count()),
+        s.census.ram,
+        mib(s.census.ram),
         s.options.format.name(),
         s.options.compression.name(),
         if of > 0.0 { 100.0 * written_mib / of } else { 0.0 },
         (s.filter_time + s.write_time).as_secs_f64(),
     );
     let kept = |excluded: bool| {
-        let classes = PageClass::ALL.into_iter().filter(|c| s.plan.found(*c) > 0);
+        let classes = PageClass::ALL.into_iter().filter(|c| s.census.found(*c) > 0);
         let named = classes
-            .filter(|c| s.plan.level.excludes(*c) == excluded)
-            .map(|c| format!("{} {}", c.name(), s.plan.found(c)));
+            .filter(|c| s.census.selection.excludes(*c) == excluded)
+            .map(|c| format!("{} {}", c.name(), s.census.found(c)));
         named.collect::<Vec<_>>().join(", ")
     };
     eprintln!("  kept: {}; zero-filled among them {}", kept(false), s.zero);
@@ -124,13 +130,13 @@ fn print_summary(s: &Summary) {
     if !left_out.is_empty() {
         eprintln!("  left out: {left_out}");
     }
-    if s.plan.absent > 0 {
-        eprintln!("  not in the source: {}", s.plan.absent);
+    if s.census.absent > 0 {
+        eprintln!("  not in the source: {}", s.census.absent);
     }
-    for m in &s.plan.missing {
+    for m in &s.census.missing {
         eprintln!("  VMCOREINFO has no {}: {}", m.fact, m.effect);
     }
-    for trouble in &s.plan.troubles {
+    for trouble in &s.census.troubles {
         eprintln!("  {trouble}");
     }
     for (pfn, why) in s.lost.iter().take(LOST_NAMED) {

@@ -11,7 +11,7 @@ use kdump_capture::config::CaptureConfig;
 use kdump_capture::durable::{DurableFile, write_small};
 use kdump_capture::manifest::Manifest;
 use kdump_capture::meter::Meter;
-use kdump_capture::{Error, Options, Progress, Summary};
+use kdump_capture::{Error, Options, Plan, Progress, Summary};
 use kdump_vmcore::Dump;
 
 use crate::console::{self, say};
@@ -34,45 +34,11 @@ pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
         save(&dir.path.join("dmesg.txt"), log);
     }
     triage::run(Some(&dir.path));
-    let mut options = options(config);
-    let room = room::make(dir, &dump, &options, &config.retention);
-    options.level = room.level;
-    let path = dir.path.join("vmcore");
-    let (summary, log_reads_back) = loop {
-        let out = match DurableFile::create(&path, true) {
-            Ok(out) => out,
-            Err(e) => {
-                say!("no dump: {e}");
-                return false;
-            }
-        };
-        say!("writing vmcore: dump level {}, {}", options.level.bits(), options.format.name());
-        let mut reporter = Reporter::new();
-        match write_vmcore(&dump, out.file(), &options, &mut reporter) {
-            Ok(summary) => {
-                let log_reads_back = log.as_deref().map(|log| reads_back(out.partial_path(), log));
-                if let Err(e) = commit(out) {
-                    say!("no complete dump: {e}; what was written of it is vmcore.partial");
-                    return false;
-                }
-                break (summary, log_reads_back);
-            }
-            Err(e) => {
-                let free = room::free(&dir.path, &dir.fstype).unwrap_or(0);
-                let Progress { done, bytes, .. } = reporter.last;
-                let next = is_full(&e).then(|| room.after_full(options.level, bytes, done, free)).flatten();
-                say!("no complete dump: {e:#}");
-                if let Some(level) = next {
-                    say!("pages like these fit at dump level {}: once more", level.bits());
-                    options.level = level;
-                    continue;
-                }
-                say!("what was written of it is vmcore.partial, {done} pages");
-                if let Err(e) = out.leave() {
-                    say!("and may not be on the disk: {e}");
-                }
-                return false;
-            }
+    let (summary, log_reads_back) = match write_file(dir, &dump, config, log.as_deref()) {
+        Ok(written) => written,
+        Err(e) => {
+            say!("no complete dump: {e:#}");
+            return false;
         }
     };
     tell(&summary);
@@ -87,13 +53,62 @@ pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
     true
 }
 
+/// Writes the dump under its name, as much of it as there is room for; and tells whether `log` could be read from it again.
+fn write_file(
+    dir: &DumpDir,
+    dump: &Dump,
+    config: &CaptureConfig,
+    log: Option<&[u8]>,
+) -> anyhow::Result<(Summary, Option<bool>)> {
+    let mut options = options(config);
+    let plan = decide(dump, &options)?;
+    let chosen = room::make(dir, &plan.census, &options, &config.retention);
+    let mut planned = (chosen == options.wanted.selection).then_some(plan);
+    options.wanted.selection = chosen;
+    loop {
+        let plan = planned.take().map_or_else(|| decide(dump, &options), Ok)?;
+        let census = plan.census.clone();
+        // An earlier attempt at a lower level may have left its beginning.
+        let out = DurableFile::create(&dir.path.join("vmcore"), true)?;
+        let mut reporter = Reporter::new();
+        let error = match write_vmcore(plan, out.file(), &options, &mut reporter) {
+            Ok(summary) => {
+                let log_reads_back = log.map(|log| reads_back(out.partial_path(), log));
+                let begin = Instant::now();
+                out.commit()?;
+                say!("sync {:.2} s", begin.elapsed().as_secs_f64());
+                return Ok((summary, log_reads_back));
+            }
+            Err(error) => error,
+        };
+        let Progress { done, bytes, .. } = reporter.last;
+        if let Some(selection) =
+            is_full(&error).then(|| room::after_full(dir, &census, &options, bytes, done)).flatten()
+        {
+            say!("{error:#}: pages like these fit at dump level {}", selection.level.bits());
+            options.wanted.selection = selection;
+            continue;
+        }
+        if let Err(e) = out.leave() {
+            say!("vmcore.partial may not be on the disk: {e}");
+        }
+        return Err(error.context(format!("{done} pages are in vmcore.partial")));
+    }
+}
+
 /// Writes the dump to a partition.
 pub fn write_raw(dump: &Dump, out: &File, config: &CaptureConfig) -> anyhow::Result<()> {
     let options = options(config);
-    let summary = write_vmcore(dump, out, &options, &mut Reporter::new())?;
+    let summary = write_vmcore(decide(dump, &options)?, out, &options, &mut Reporter::new())?;
     out.sync_all()?;
     tell(&summary);
     Ok(())
+}
+
+/// Decides which pages are written; a bug in that is an error.
+fn decide<'a>(dump: &'a Dump, options: &Options) -> anyhow::Result<Plan<'a>> {
+    let plan = catch_unwind(AssertUnwindSafe(|| Plan::new(dump, &options.wanted)));
+    Ok(plan.map_err(|_| anyhow::anyhow!("a bug in deciding what to write"))??)
 }
 
 /// The options of the configuration.
@@ -141,23 +156,17 @@ fn read_log(dump: &Dump) -> Option<Vec<u8>> {
 
 /// Writes the dump; a bug in that is an error.
 fn write_vmcore(
-    dump: &Dump,
+    plan: Plan<'_>,
     out: &File,
     options: &Options,
     reporter: &mut Reporter,
 ) -> anyhow::Result<Summary> {
+    let level = options.wanted.selection.level.bits();
+    say!("writing vmcore: dump level {level}, {}, {} pages", options.format.name(), plan.census.dumped);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        kdump_capture::capture(dump, options, out, &mut |p| reporter.tell(p))
+        kdump_capture::write(plan, options, out, &mut |p| reporter.tell(p))
     }));
     Ok(result.map_err(|_| anyhow::anyhow!("a bug in writing the dump"))??)
-}
-
-/// Gives the dump its name.
-fn commit(out: DurableFile) -> io::Result<()> {
-    let begin = Instant::now();
-    out.commit()?;
-    say!("sync {:.2} s", begin.elapsed().as_secs_f64());
-    Ok(())
 }
 
 /// Says what a dump holds.
@@ -175,10 +184,10 @@ fn tell(summary: &Summary) {
     if summary.nr_lost > 0 {
         say!("{} pages could not be read; the manifest names them", summary.nr_lost);
     }
-    for m in &summary.plan.missing {
+    for m in &summary.census.missing {
         say!("VMCOREINFO has no {}: {}", m.fact, m.effect);
     }
-    for trouble in &summary.plan.troubles {
+    for trouble in &summary.census.troubles {
         say!("{trouble}");
     }
 }

@@ -4,10 +4,8 @@ use std::path::Path;
 
 use kdump_capture::config::RetentionConfig;
 use kdump_capture::retention::{self, Circumstances};
-use kdump_capture::room::Prediction;
-use kdump_capture::source::pages_of;
-use kdump_capture::{DumpLevel, Options, filter};
-use kdump_vmcore::Dump;
+use kdump_capture::room::{Prediction, raised};
+use kdump_capture::{Census, DumpLevel, Options, Selection};
 
 use crate::console::say;
 use crate::target::{DumpDir, now};
@@ -26,65 +24,57 @@ pub fn free(dir: &Path, fstype: &str) -> std::io::Result<u64> {
     Ok(if fstype == "vfat" { free.min(FAT_FILE_MAX) } else { free })
 }
 
-/// Makes room as far as it is needed, and chooses the level. Where nothing can be found out, the level is the one
-/// asked for.
-pub fn make(dir: &DumpDir, dump: &Dump, options: &Options, limits: &RetentionConfig) -> Room {
-    let unknown = Room { level: options.level, prediction: None };
+/// Makes room as far as it is needed, and chooses what fits: what was asked for, or the same at a higher level.
+pub fn make(dir: &DumpDir, census: &Census, options: &Options, limits: &RetentionConfig) -> Selection {
+    let asked = options.wanted.selection;
     let mut has = match free(&dir.path, &dir.fstype) {
         Ok(free) => free,
         Err(e) => {
             say!("how much is free is not known: {e}");
-            return unknown;
+            return asked;
         }
     };
-    let memory: u64 = dump.ram().iter().map(|range| range.len()).sum();
-    if has > memory + memory / 64 + limits.min_free {
-        // It fits whatever it is.
-        return unknown;
-    }
-    let Ok(pages) = pages_of(dump) else { return unknown };
-    let prediction = Prediction::new(&filter::plan(dump, dump.vmcoreinfo(), pages, options.level), options);
-    let least = prediction.bytes(DumpLevel::MAX);
+    let prediction = Prediction::new(census, options);
+    let highest = Selection { level: DumpLevel::MAX, ..asked };
+    let least = prediction.bytes(highest);
     if has < least.saturating_add(limits.min_free) {
         // Not even the smallest fits.
         prune(dir, limits, least);
         has = free(&dir.path, &dir.fstype).unwrap_or(has);
     }
-    let level = prediction.level_that_fits(options.level, has.saturating_sub(limits.min_free));
-    let (asked, as_asked) = (options.level.bits(), prediction.bytes(options.level) >> 20);
-    match level {
-        Some(level) if level == options.level => {}
-        Some(level) => say!(
-            "{} MiB are free, and a dump at level {asked} may take {as_asked}: taking level {}",
+    let fits = prediction.that_fits(asked, has.saturating_sub(limits.min_free));
+    match fits {
+        Some(selection) if selection == asked => {}
+        Some(selection) => say!(
+            "{} MiB are free, and a dump at level {} may take {}: taking level {}",
             has >> 20,
-            level.bits()
+            asked.level.bits(),
+            prediction.bytes(asked) >> 20,
+            selection.level.bits()
         ),
         None => say!(
-            "{} MiB are free, and a dump may take {} even at level 31: taking level 31, as far as it goes",
+            "{} MiB are free, and a dump may take {} even at level {}: as much of it as there is room for",
             has >> 20,
-            least >> 20
+            least >> 20,
+            highest.level.bits()
         ),
     }
-    Room { level: level.unwrap_or(DumpLevel::MAX), prediction: Some(prediction) }
+    fits.unwrap_or(highest)
 }
 
-/// What came of looking for room.
-#[derive(Clone, Debug)]
-pub struct Room {
-    /// The level to write at.
-    pub level: DumpLevel,
-    prediction: Option<Prediction>,
-}
-
-impl Room {
-    /// The level to try next where `bytes` for `pages` have filled the disk: one above `level` at which such pages would
-    /// have fitted into what those took and what is free now.
-    pub fn after_full(&self, level: DumpLevel, bytes: u64, pages: u64, free: u64) -> Option<DumpLevel> {
-        let room = free.saturating_add(bytes);
-        let seen = self.prediction.as_ref()?.measured(bytes, pages);
-        let mut above = kdump_capture::room::levels_from(level).filter(|above| *above != level);
-        above.find(|above| seen.bytes(*above) <= room)
-    }
+/// What to try next where `bytes` for `pages` have filled the disk: a higher level, at which such pages would have fitted
+/// into what those took and what is free now.
+pub fn after_full(
+    dir: &DumpDir,
+    census: &Census,
+    options: &Options,
+    bytes: u64,
+    pages: u64,
+) -> Option<Selection> {
+    let room = free(&dir.path, &dir.fstype).unwrap_or(0).saturating_add(bytes);
+    let seen = Prediction::new(census, options).measured(bytes, pages);
+    let mut higher = raised(options.wanted.selection).skip(1);
+    higher.find(|selection| seen.bytes(*selection) <= room)
 }
 
 /// Removes what the limits say, and what stands in the way of `wanted` bytes.

@@ -63,8 +63,8 @@ pub fn find_modules(
     targets: &[Rung],
 ) -> Result<Vec<Wanted>, Error> {
     let (tree, _) = open_modules(settings, machine, &kernel.image)?;
-    let (watchdogs, _) = watchdog::drivers(&tree, &watchdog::find(Path::new("/")))?;
-    Ok(initramfs::find_modules(&tree, targets, watchdogs)?)
+    let watchdogs = watchdog::drivers(&tree, &watchdog::find(Path::new("/")))?;
+    Ok(initramfs::find_modules(&tree, targets, watchdogs.names)?)
 }
 
 /// Both from the settings alone. `root` is where /proc and /sys are.
