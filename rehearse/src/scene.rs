@@ -110,7 +110,9 @@ pub struct Staged {
 }
 
 impl<'a> Held<'a> {
-    pub(crate) fn new(memory: &'a Path, monitor: &'a Path, staged: &'a [Staged]) -> Self {
+    /// The guest whose memory is the file `memory`, and whose monitor listens at `monitor`.
+    #[must_use]
+    pub fn new(memory: &'a Path, monitor: &'a Path, staged: &'a [Staged]) -> Self {
         Self { memory, monitor, staged }
     }
 

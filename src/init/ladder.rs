@@ -97,6 +97,10 @@ fn try_one(number: usize, config: &CaptureConfig, time: Option<Duration>) -> Att
         Ok(End::Still) => format!("nothing has moved for {} s", STILL.as_secs()),
         Err(e) => format!("it cannot be waited for: {e}"),
     };
+    if !target::is_mounted(number) {
+        say!("{killed}");
+        return Attempt::NoPlace;
+    }
     say!("{killed}; what was written of the dump is vmcore.partial");
     unmount(number);
     Attempt::Failed
@@ -104,9 +108,6 @@ fn try_one(number: usize, config: &CaptureConfig, time: Option<Duration>) -> Att
 
 /// Has a target unmounted that a killed child had mounted, by another child: it may hang, too.
 fn unmount(number: usize) {
-    if !target::is_mounted(number) {
-        return;
-    }
     let limits = Limits { time: Some(UNMOUNT), still: None };
     let end =
         child::start(UNMOUNT_ROLE, [number.to_string()]).and_then(|mut c| child::supervise(&mut c, limits));
