@@ -68,6 +68,7 @@ impl Plan {
             toggled_cpu: self.scene.toggled_cpu,
             asked: self.scene.asked.clone(),
             added: self.scene.added,
+            mounts: self.scene.mounts.clone(),
         };
         let contents = Contents {
             kdump_rs: &self.programs.kdump_rs,

@@ -33,6 +33,8 @@ pub struct Scene {
     pub asked: Vec<String>,
     /// What the host adds while it holds the guest, through [`Held::monitor`].
     pub added: Added,
+    /// Disks that are mounted before it is armed; they are attached by [`Scene::qemu`].
+    pub mounts: Vec<Mount>,
     /// The CPU that the crash is asked for on.
     pub panic_cpu: Option<u32>,
     /// Bytes of anonymous memory that hold [pattern pages](pattern).
@@ -57,6 +59,17 @@ pub struct Load {
     pub files: PathBuf,
     /// Bytes of memory to fill.
     pub bytes: u64,
+}
+
+/// A file system that the guest mounts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mount {
+    /// Its device in the guest.
+    pub device: String,
+    /// Its type.
+    pub fstype: String,
+    /// Where it is mounted.
+    pub directory: String,
 }
 
 /// Devices that come to a running guest. It waits for them, puts them to use, and fills its patterns then.
@@ -97,7 +110,9 @@ pub struct Staged {
 }
 
 impl<'a> Held<'a> {
-    pub(crate) fn new(memory: &'a Path, monitor: &'a Path, staged: &'a [Staged]) -> Self {
+    /// The guest whose memory is the file `memory`, and whose monitor listens at `monitor`.
+    #[must_use]
+    pub fn new(memory: &'a Path, monitor: &'a Path, staged: &'a [Staged]) -> Self {
         Self { memory, monitor, staged }
     }
 

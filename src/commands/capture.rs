@@ -11,6 +11,7 @@ use kdump_capture::{DumpLevel, Kinds, Level, Options, Output, OutputFormat, Sele
 use kdump_vmcore::Dump;
 use kdump_vmcore::kdump::Compression;
 
+use super::bar::Bar;
 use crate::exit::Exit;
 
 /// Arguments.
@@ -90,8 +91,12 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     anyhow::ensure!(!is_same_file(&args.source, output), "{} is the source itself", output.display());
     let out = DurableFile::create(output, args.force)?;
-    let summary = kdump_capture::capture(&dump, &options, Output::File(out.file()), &mut |_| ())
-        .with_context(|| out.partial_path().display().to_string())?;
+    let mut bar = Bar::new();
+    let written = kdump_capture::capture(&dump, &options, Output::File(out.file()), &mut |progress| {
+        bar.tell(progress);
+    });
+    drop(bar);
+    let summary = written.with_context(|| out.partial_path().display().to_string())?;
     out.commit().with_context(|| output.display().to_string())?;
     print_summary(&summary);
     Ok(exit(&summary))

@@ -2,6 +2,7 @@
 
 pub mod analyze;
 pub mod arm;
+mod bar;
 pub mod capture;
 pub mod disarm;
 pub mod doctor;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{Added, Crash};
+use crate::{Added, Crash, Mount};
 
 /// The orders.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +38,8 @@ pub struct Orders {
     pub asked: Vec<String>,
     /// What comes while it waits.
     pub added: Added,
+    /// File systems to mount before it is armed.
+    pub mounts: Vec<Mount>,
 }
 
 impl Orders {
@@ -78,6 +80,9 @@ impl Orders {
         }
         if self.added.is_armed_again {
             text.push_str("arm-again on\n");
+        }
+        for Mount { device, fstype, directory } in &self.mounts {
+            text.push_str(&format!("mount {device} {fstype} {directory}\n"));
         }
         for word in &self.loader {
             text.push_str(&format!("loader {word}\n"));
@@ -121,6 +126,7 @@ impl Orders {
             toggled_cpu: None,
             asked: vec![],
             added: Added::default(),
+            mounts: vec![],
         };
         let number = |line: &str, text: &str| -> Result<u64, String> {
             text.parse().map_err(|_| format!("{line:?} is no order"))
@@ -137,6 +143,9 @@ impl Orders {
                 Some(("added-cpus", cpus)) => orders.added.cpus = number(line, cpus)? as u32,
                 Some(("added-memory", bytes)) => orders.added.memory = number(line, bytes)?,
                 Some(("arm-again", "on")) => orders.added.is_armed_again = true,
+                Some(("mount", text)) => {
+                    orders.mounts.push(read_mount(text).ok_or_else(|| format!("{line:?} is no order"))?)
+                }
                 Some(("loader", word)) => orders.loader.push(word.to_owned()),
                 Some(("second-loader", word)) => orders.second_loader.push(word.to_owned()),
                 Some(("efi", "on")) => orders.is_efi = true,
@@ -153,6 +162,11 @@ impl Orders {
     pub(super) fn read() -> Result<Self, String> {
         Self::parse(&fs::read_to_string(Self::PATH).map_err(|e| format!("cannot read {}: {e}", Self::PATH))?)
     }
+}
+
+fn read_mount(text: &str) -> Option<Mount> {
+    let mut words = text.splitn(3, ' ').map(str::to_owned);
+    Some(Mount { device: words.next()?, fstype: words.next()?, directory: words.next()? })
 }
 
 #[cfg(test)]
@@ -178,6 +192,11 @@ mod tests {
             toggled_cpu: Some(1),
             asked: vec!["doctor --json".into(), "reserve".into()],
             added: Added { cpus: 2, memory: 1 << 30, is_armed_again: true },
+            mounts: vec![Mount {
+                device: "/dev/vdb".into(),
+                fstype: "xfs".into(),
+                directory: "/mnt/a b".into(),
+            }],
         };
         assert_eq!(Orders::parse(&orders.to_text()), Ok(orders));
     }
