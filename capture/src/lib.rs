@@ -15,6 +15,7 @@ pub mod classify;
 pub mod config;
 pub mod digest;
 pub mod durable;
+pub mod encrypt;
 pub mod filter;
 pub mod manifest;
 pub mod pipeline;
