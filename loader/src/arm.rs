@@ -125,8 +125,11 @@ pub struct Prepared {
 /// # Errors
 /// [`Error`].
 pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepared, Error> {
-    let machine = Machine::read(root)?;
-    let kernel = read_kernel(&settings, &machine.release);
+    let (machine, kernel) = thread::scope(|scope| {
+        let kernel = scope.spawn(|| read_kernel(&settings, &machine::release(root)));
+        (Machine::read(root), join(kernel))
+    });
+    let machine = machine?;
     // No reservation comes before all else; with the image at hand, the size it needs can be told.
     let recommended = kernel.as_ref().ok().map(|kernel| {
         let initramfs = 8 << 20;
@@ -162,8 +165,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
                 file: Some(file),
             }),
         };
-        let digest = digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (digest, tsc_khz.join().unwrap_or_default(), capture)
+        (join(digest), tsc_khz.join().unwrap_or_default(), capture)
     });
     let Capture { target, initramfs, file: init_file } = capture?;
     let console = console::resolve(settings.console, &machine, root);
@@ -182,6 +184,11 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         console,
         settings,
     })
+}
+
+/// What a thread gives; its bugs are ours.
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The kernel, or another program and what stands in for a kernel then.
