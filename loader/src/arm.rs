@@ -13,6 +13,7 @@ use std::thread;
 use kdump_arch_x86::PhysAddr;
 pub use kdump_arch_x86::control_page::EntryState;
 pub use kdump_panic_kernel::handoff::{Policy, TestHook};
+use kdump_panic_kernel::sha256;
 
 use crate::bzimage::BzImage;
 use crate::cmdline;
@@ -114,6 +115,7 @@ pub struct Prepared {
     pub console: Chosen,
     /// Which system call will load it, and why.
     pub via: Decided,
+    initramfs_sha256: [u8; 32],
     settings: Settings,
     panic_image: PanicImage,
     tsc_khz: u64,
@@ -161,13 +163,14 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
             Some(given) => read_given(given, bundle),
             None => build_capture(&settings, &machine, &image).map(|(target, initramfs, file)| Capture {
                 target: Some(target),
+                initramfs_sha256: sha256::digest(&initramfs.packed),
                 initramfs,
                 file: Some(file),
             }),
         };
         (join(digest), tsc_khz.join().unwrap_or_default(), capture)
     });
-    let Capture { target, initramfs, file: init_file } = capture?;
+    let Capture { target, initramfs, initramfs_sha256, file: init_file } = capture?;
     let console = console::resolve(settings.console, &machine, root);
     Ok(Prepared {
         kernel_file: kernel_file?,
@@ -181,6 +184,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         program,
         target,
         initramfs,
+        initramfs_sha256,
         console,
         settings,
     })
@@ -229,6 +233,7 @@ pub fn read_image(path: &Path, purpose: Purpose) -> Result<Found, Error> {
 struct Capture {
     target: Option<Target>,
     initramfs: Initramfs,
+    initramfs_sha256: [u8; 32],
     file: Option<FileId>,
 }
 
@@ -246,19 +251,17 @@ fn with_bundled(mut settings: Settings, bundle: Option<&Bundle>) -> Settings {
 fn read_given(given: &Given, bundle: Option<Bundle>) -> Result<Capture, Error> {
     const WHAT: &str = "initramfs";
     let bundled = bundle.map(|bundle| bundle.initramfs).filter(|bytes| !bytes.is_empty());
-    let (packed, file) = match (&given.initrd, bundled) {
-        (Some(path), _) => {
-            let bytes = read_file(WHAT, path)?;
-            let file = file_id(WHAT, path, state::file_sha256(&bytes))?;
-            (bytes, Some(file))
-        }
+    let (packed, path) = match (&given.initrd, bundled) {
+        (Some(path), _) => (read_file(WHAT, path)?, Some(path)),
         (None, Some(bytes)) => (bytes, None),
         (None, None) => (Archive::new().finish(), None),
     };
+    let initramfs_sha256 = sha256::digest(&packed);
+    let file = path.map(|path| file_id(WHAT, path, initramfs_sha256)).transpose()?;
     // How large it becomes is not looked at; compressed ones are seldom smaller than a quarter of it.
     let unpacked_len = 4 * packed.len() as u64;
     let initramfs = Initramfs { packed, unpacked_len, ..Initramfs::default() };
-    Ok(Capture { target: None, initramfs, file })
+    Ok(Capture { target: None, initramfs, initramfs_sha256, file })
 }
 
 /// What runs in the capture kernel, and where it writes to.
@@ -355,6 +358,7 @@ impl Prepared {
         let payload = Linux {
             image: &self.image,
             initramfs: &self.initramfs.packed,
+            initramfs_sha256: Some(self.initramfs_sha256),
             unpacked_len: self.initramfs.unpacked_len,
             append: self.words(),
             is_all_appended: self.settings.given.is_some(),
