@@ -2,7 +2,7 @@
 //!
 //! Nothing goes in without a reason, which stays beside it as a [`Member`]: `arm --explain` prints them.
 //! Generated from a list, nothing is copied from the system's own initramfs, so it is a few MB, which are loaded as
-//! they are: packing them would take a third of the time that arming takes, and unpacking them a part of what a dump
+//! they are: packing them would take a quarter of the time that arming takes, and unpacking them a part of what a dump
 //! takes. A larger one is packed with gzip (which every kernel unpacks) at the fastest level, as packed and unpacked it
 //! has to fit into the reservation at the same time.
 
