@@ -14,6 +14,7 @@ use std::time::Duration;
 use kdump_arch_x86::PhysAddr;
 pub use kdump_arch_x86::control_page::EntryState;
 pub use kdump_panic_kernel::handoff::{Policy, TestHook};
+use kdump_panic_kernel::sha256;
 
 use crate::bzimage::BzImage;
 use crate::cmdline;
@@ -122,6 +123,7 @@ pub struct Prepared {
     pub console: Chosen,
     /// Which system call will load it, and why.
     pub via: Decided,
+    initramfs_sha256: [u8; 32],
     settings: Settings,
     panic_image: PanicImage,
     tsc_khz: u64,
@@ -133,8 +135,11 @@ pub struct Prepared {
 /// # Errors
 /// [`Error`].
 pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepared, Error> {
-    let machine = Machine::read(root)?;
-    let kernel = read_kernel(&settings, &machine.release);
+    let (machine, kernel) = thread::scope(|scope| {
+        let kernel = scope.spawn(|| read_kernel(&settings, &machine::release(root)));
+        (Machine::read(root), join(kernel))
+    });
+    let machine = machine?;
     // No reservation comes before all else; with the image at hand, the size it needs can be told.
     let recommended = kernel.as_ref().ok().map(|kernel| {
         let initramfs = 8 << 20;
@@ -164,13 +169,18 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         let digest = scope.spawn(|| file_id("kernel image", &kernel, image.kernel_sha256()));
         let capture = match &settings.given {
             Some(given) => read_given(given, bundle),
-            None => build_capture(&settings, &machine, &image, root)
-                .map(|(targets, initramfs, file)| Capture { targets, initramfs, file: Some(file) }),
+            None => {
+                build_capture(&settings, &machine, &image, root).map(|(targets, initramfs, file)| Capture {
+                    targets,
+                    initramfs_sha256: sha256::digest(&initramfs.packed),
+                    initramfs,
+                    file: Some(file),
+                })
+            }
         };
-        let digest = digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (digest, tsc_khz.join().unwrap_or_default(), capture)
+        (join(digest), tsc_khz.join().unwrap_or_default(), capture)
     });
-    let Capture { targets, initramfs, file: init_file } = capture?;
+    let Capture { targets, initramfs, initramfs_sha256, file: init_file } = capture?;
     let console = console::resolve(settings.console, &machine, root);
     Ok(Prepared {
         kernel_file: kernel_file?,
@@ -184,9 +194,15 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         program,
         targets,
         initramfs,
+        initramfs_sha256,
         console,
         settings,
     })
+}
+
+/// What a thread gives; its bugs are ours.
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The kernel, or another program and what stands in for a kernel then.
@@ -227,6 +243,7 @@ pub fn read_image(path: &Path, purpose: Purpose) -> Result<Found, Error> {
 struct Capture {
     targets: Vec<Rung>,
     initramfs: Initramfs,
+    initramfs_sha256: [u8; 32],
     file: Option<FileId>,
 }
 
@@ -244,19 +261,17 @@ fn with_bundled(mut settings: Settings, bundle: Option<&Bundle>) -> Settings {
 fn read_given(given: &Given, bundle: Option<Bundle>) -> Result<Capture, Error> {
     const WHAT: &str = "initramfs";
     let bundled = bundle.map(|bundle| bundle.initramfs).filter(|bytes| !bytes.is_empty());
-    let (packed, file) = match (&given.initrd, bundled) {
-        (Some(path), _) => {
-            let bytes = read_file(WHAT, path)?;
-            let file = file_id(WHAT, path, state::file_sha256(&bytes))?;
-            (bytes, Some(file))
-        }
+    let (packed, path) = match (&given.initrd, bundled) {
+        (Some(path), _) => (read_file(WHAT, path)?, Some(path)),
         (None, Some(bytes)) => (bytes, None),
         (None, None) => (Archive::new().finish(), None),
     };
+    let initramfs_sha256 = sha256::digest(&packed);
+    let file = path.map(|path| file_id(WHAT, path, initramfs_sha256)).transpose()?;
     // How large it becomes is not looked at; compressed ones are seldom smaller than a quarter of it.
     let unpacked_len = 4 * packed.len() as u64;
     let initramfs = Initramfs { packed, unpacked_len, ..Initramfs::default() };
-    Ok(Capture { targets: vec![], initramfs, file })
+    Ok(Capture { targets: vec![], initramfs, initramfs_sha256, file })
 }
 
 /// What runs in the capture kernel, and where it writes to.
@@ -364,6 +379,7 @@ impl Prepared {
         let payload = Linux {
             image: &self.image,
             initramfs: &self.initramfs.packed,
+            initramfs_sha256: Some(self.initramfs_sha256),
             unpacked_len: self.initramfs.unpacked_len,
             append: self.words(),
             is_all_appended: self.settings.given.is_some(),

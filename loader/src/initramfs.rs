@@ -1,14 +1,15 @@
 //! Building the capture initramfs: kdump-init, drivers and their firmware, configuration, three device nodes.
 //!
 //! Nothing goes in without a reason, which stays beside it as a [`Member`]: `arm --explain` prints them.
-//! Generated from a list, nothing is copied from the system's own initramfs, so it is a few MB. It
-//! is unpacked into memory that the capture kernel is short of, hence packed with gzip (which every
-//! kernel unpacks) at the fastest level: arming is waited for, too.
+//! Generated from a list, nothing is copied from the system's own initramfs, so it is a few MB, which are loaded as
+//! they are: packing them would take a quarter of the time that arming takes, and unpacking them a part of what a dump
+//! takes. A larger one is packed with gzip (which every kernel unpacks) at the fastest level, as packed and unpacked it
+//! has to fit into the reservation at the same time.
 
 mod config;
 mod member;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub const CONFIG_PATH: &str = "etc/kdump-rs/capture.toml";
 const MODULE_DIR: &str = "lib/modules";
 /// Where it finds the program for a shell at the end.
 pub const SHELL_PATH: &str = "bin/shell";
+/// The largest archive that is loaded unpacked.
+const PLAIN_MAX: usize = 8 << 20;
 
 /// Why no initramfs can be built.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +43,7 @@ pub enum Error {
     Config(#[from] toml::ser::Error),
     /// gzip.
     #[error("the initramfs cannot be packed")]
-    Pack(#[source] std::io::Error),
+    Pack(#[source] io::Error),
     /// It would not start.
     #[error(
         "{what} needs a loader ({interpreter}), which the initramfs has not: it must be linked statically"
@@ -62,7 +65,7 @@ pub enum Error {
 /// A finished initramfs.
 #[derive(Clone, Debug, Default)]
 pub struct Initramfs {
-    /// gzip of the archive.
+    /// What is loaded: the archive, or gzip of a large one.
     pub packed: Vec<u8>,
     /// Bytes of the archive.
     pub unpacked_len: u64,
@@ -177,18 +180,24 @@ pub fn build(
     contents.file(CONFIG_PATH, 0o600, config.to_toml()?.as_bytes(), Why::Configuration)?;
     let plain = contents.archive.finish();
 
-    let room = Vec::with_capacity(plain.len() / 2);
-    let mut gzip = flate2::write::GzEncoder::new(room, flate2::Compression::fast());
-    let packed = gzip.write_all(&plain).and_then(|()| gzip.finish()).map_err(Error::Pack)?;
+    let unpacked_len = plain.len() as u64;
+    let packed = if plain.len() > PLAIN_MAX { pack(&plain).map_err(Error::Pack)? } else { plain };
     Ok(Initramfs {
         packed,
-        unpacked_len: plain.len() as u64,
+        unpacked_len,
         modules: modules.into_iter().map(|module| module.path).collect(),
         config,
         members: contents.members,
         warnings,
         took: start.elapsed(),
     })
+}
+
+fn pack(plain: &[u8]) -> io::Result<Vec<u8>> {
+    let room = Vec::with_capacity(plain.len() / 2);
+    let mut gzip = flate2::write::GzEncoder::new(room, flate2::Compression::fast());
+    gzip.write_all(plain)?;
+    gzip.finish()
 }
 
 /// An archive and what is said of each of its members.
@@ -289,6 +298,19 @@ mod tests {
         (name.to_owned(), Reason::Named)
     }
 
+    /// The archive: the test program, which is init in it, may be large.
+    fn plain(built: &Initramfs) -> Vec<u8> {
+        let mut plain = Vec::new();
+        match built.packed.as_slice() {
+            [0x1f, 0x8b, ..] => {
+                flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();
+            }
+            archive => plain.extend_from_slice(archive),
+        }
+        assert_eq!(plain.len() as u64, built.unpacked_len);
+        plain
+    }
+
     /// Paths and sizes of an archive's members.
     fn list(mut archive: &[u8]) -> Vec<(String, u64)> {
         let mut members = Vec::new();
@@ -328,11 +350,9 @@ mod tests {
         let directories = firmware::directories(dir.path(), "6.1");
         let built = build(&init, None, &tree, wanted, &directories, config()).unwrap();
 
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();
         let leads = ["etc", "etc/kdump-rs", "lib", "lib/modules", "lib/firmware", "lib/firmware/q"];
         let in_archive: Vec<_> =
-            list(&plain).into_iter().filter(|(name, _)| !leads.contains(&name.as_str())).collect();
+            list(&plain(&built)).into_iter().filter(|(name, _)| !leads.contains(&name.as_str())).collect();
         let explained: Vec<_> = built.members.iter().map(|m| (m.path.clone(), m.bytes)).collect();
         assert_eq!(in_archive, explained);
         assert!(explained.contains(&("lib/modules/qla.ko".to_owned(), qla.len() as u64)));
@@ -364,9 +384,7 @@ mod tests {
         let built =
             build(&init, None, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), &[], config()).unwrap();
         assert_eq!(built.config.modules, ["lib/modules/virtio_blk.ko"]);
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();
-        assert_eq!(plain.len() as u64, built.unpacked_len);
+        let plain = plain(&built);
         let has = |needle: &[u8]| plain.windows(needle.len()).any(|w| w == needle);
         assert!(has(b"\x7fELF the module") && has(b"etc/kdump-rs/capture.toml\0") && has(b"dev/console\0"));
         assert!(has(b"dev/kmsg\0"));
@@ -376,6 +394,20 @@ mod tests {
             text.parse::<toml::Table>().unwrap()["target"][0]["path"].as_str(),
             Some("/var/crash \"odd\"")
         );
+    }
+
+    /// Check that one that is large is packed, and comes out of gzip as it would have been.
+    #[test]
+    fn a_large_archive_is_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("modules.dep"), "large.ko:\n").unwrap();
+        let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join("large.ko"), b"module".repeat(PLAIN_MAX / 6)).unwrap();
+        let large =
+            build(&init, None, &tree, tree.wanted(&[named("large")]).unwrap(), &[], config()).unwrap();
+        assert!(large.packed.starts_with(b"\x1f\x8b"));
+        assert!(list(&plain(&large)).iter().any(|(name, _)| name == "lib/modules/large.ko"));
     }
 
     #[test]

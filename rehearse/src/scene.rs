@@ -213,6 +213,26 @@ pub(crate) fn read_staged(text: &str) -> Option<Staged> {
     Some(Staged { tag, start, len: words.next()?.parse().ok()? })
 }
 
+/// The files below a directory, as [`Scene::files`] takes them.
+///
+/// # Errors
+/// What reading a directory says.
+pub fn files_below(root: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if let Ok(name) = path.strip_prefix(root) {
+                found.push((name.to_string_lossy().into_owned(), path.clone()));
+            }
+        }
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
