@@ -12,6 +12,10 @@ need() { command -v "$2" > /dev/null 2>&1 || missing="$missing $1"; }
 need qemu-system-x86 qemu-system-x86_64
 need e2fsprogs mkfs.ext4
 need e2fsprogs debugfs
+need xfsprogs mkfs.xfs                         # file systems that dumps go to
+need btrfs-progs mkfs.btrfs
+need dosfstools mkfs.vfat
+need mtools mcopy
 need kmod depmod
 need gcc cc                                    # zstd-sys compiles C
 need util-linux flock

@@ -7,10 +7,31 @@ fn written(level: u8, format: &str, compression: &str, action: &str) -> initramf
     initramfs::CaptureConfig {
         modules: vec!["lib/modules/virtio.ko".into(), "lib/modules/virtio_blk.ko".into()],
         boot_id: "5fa366b4-7d39-451a-aaed-8ea94b030ea2".into(),
-        target: initramfs::TargetConfig {
-            uuid: "839e3ea8-df1a-403c-86a8-6dfc3fe60cd9".into(),
-            fstype: "ext4".into(),
-            path: "/var/crash \"odd\" = [x]".into(),
+        total_budget: 120,
+        targets: vec![
+            initramfs::TargetConfig {
+                kind: "raw".into(),
+                uuid: "6b64756d-01".into(),
+                device: "/dev/vdb1".into(),
+                bytes: 1 << 40,
+                overwrite_file_system: true,
+                ..initramfs::TargetConfig::default()
+            },
+            initramfs::TargetConfig {
+                kind: "directory".into(),
+                uuid: "839e3ea8-df1a-403c-86a8-6dfc3fe60cd9".into(),
+                fstype: "btrfs".into(),
+                path: "/var/crash \"odd\" = [x]".into(),
+                options: "subvolid=5".into(),
+                budget: 30,
+                ..initramfs::TargetConfig::default()
+            },
+        ],
+        retention: initramfs::RetentionConfig {
+            keep: 3,
+            max_bytes: 1 << 33,
+            max_age: 86_400,
+            min_free: 1 << 29,
         },
         dump: initramfs::DumpConfig { level, format: format.into(), compression: compression.into() },
         end: initramfs::EndConfig { action: action.into() },
@@ -23,9 +44,25 @@ fn every_field_arrives() {
     let read = config::CaptureConfig::parse(&written.to_toml().unwrap()).unwrap();
     assert_eq!(read.modules, written.modules);
     assert_eq!(read.boot_id, written.boot_id);
-    assert_eq!(read.target.uuid, written.target.uuid);
-    assert_eq!(read.target.fstype, written.target.fstype);
-    assert_eq!(read.target.path, written.target.path);
+    assert_eq!(read.total_budget, written.total_budget);
+    assert_eq!(read.targets.len(), written.targets.len());
+    for (read, written) in read.targets.iter().zip(&written.targets) {
+        let texts = |t: &initramfs::TargetConfig| {
+            [&t.kind, &t.uuid, &t.device, &t.fstype, &t.path, &t.options].map(String::clone)
+        };
+        assert_eq!(
+            [&read.kind, &read.uuid, &read.device, &read.fstype, &read.path, &read.options]
+                .map(String::clone),
+            texts(written)
+        );
+        assert_eq!((read.bytes, read.budget), (written.bytes, written.budget));
+        assert_eq!(read.overwrite_file_system, written.overwrite_file_system);
+    }
+    let (kept, limits) = (read.retention, written.retention);
+    assert_eq!(
+        (kept.keep, kept.max_bytes, kept.max_age, kept.min_free),
+        (limits.keep, limits.max_bytes, limits.max_age, limits.min_free)
+    );
     assert_eq!(read.dump.level, u32::from(written.dump.level));
     assert_eq!(read.dump.format, written.dump.format);
     assert_eq!(read.dump.compression, written.dump.compression);

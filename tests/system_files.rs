@@ -34,13 +34,13 @@ fn the_configuration_file_shows_the_defaults() {
         .map(|o| o.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect::<Vec<_>>();
     let mut checked = 0;
-    for line in CONFIG.lines() {
+    // Behind [arm] come sections whose keys are no options.
+    for line in CONFIG.lines().take_while(|line| !line.starts_with("#[")) {
         let Some((key, value)) = line.strip_prefix('#').and_then(|line| line.split_once(" = ")) else {
             continue;
         };
-        let option = key.replace('_', "-");
-        let Some(text) = help.iter().find(|text| text.split([' ', '=']).next() == Some(option.as_str()))
-        else {
+        let option = key;
+        let Some(text) = help.iter().find(|text| text.split([' ', '=']).next() == Some(option)) else {
             assert!(key.starts_with(' '), "{key} is no option of arm");
             continue;
         };

@@ -2,46 +2,88 @@
 //! written when the capture kernel was armed.
 
 use kdump_vmcore::kdump::Compression;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::capture::{Options, OutputFormat};
-use crate::filter::DumpLevel;
+use crate::selection::DumpLevel;
 
 /// Where the initramfs has it.
 pub const PATH: &str = "/etc/kdump-rs/capture.toml";
 
 /// The file. Keys this version does not know are ignored: an older program is better than no dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct CaptureConfig {
     /// Modules to load, in order, as paths from `/`.
     pub modules: Vec<String>,
     /// `boot_id` of the kernel that was armed.
+    #[serde(rename = "boot_id")]
     pub boot_id: String,
-    /// Where to.
-    pub target: TargetConfig,
+    /// Seconds that all targets together may take; 0: as long as they do.
+    pub total_budget: u64,
+    /// Where to: the first that takes the dump.
+    #[serde(rename = "target", deserialize_with = "one_or_many")]
+    pub targets: Vec<TargetConfig>,
     /// What.
     pub dump: DumpConfig,
+    /// What is kept of older dumps.
+    pub retention: RetentionConfig,
     /// And then.
     pub end: EndConfig,
 }
 
-/// `[target]`: the file system for the dump.
+/// `[[target]]`, or `[target]` where there is one only: a place for the dump.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct TargetConfig {
-    /// UUID of the file system.
+    /// `directory`, `raw` or `nfs`.
+    pub kind: String,
+    /// UUID of the file system, or PARTUUID of the partition.
     pub uuid: String,
-    /// Its type, as mount(8) names it.
+    /// The partition's path, or the server's directory.
+    pub device: String,
+    /// The partition's size; a device of another size is another device. 0 if not known.
+    pub bytes: u64,
+    /// Whether the partition is written over even when it holds a file system.
+    pub overwrite_file_system: bool,
+    /// The file system's type, as mount(8) names it.
     pub fstype: String,
     /// Directory on it, below which each dump gets its own.
     pub path: String,
+    /// Mount options.
+    pub options: String,
+    /// Seconds that it may take; 0: as long as it does.
+    pub budget: u64,
 }
 
 impl Default for TargetConfig {
     fn default() -> Self {
-        Self { uuid: String::new(), fstype: "ext4".into(), path: "/".into() }
+        Self {
+            kind: "directory".into(),
+            uuid: String::new(),
+            device: String::new(),
+            bytes: 0,
+            overwrite_file_system: false,
+            fstype: "ext4".into(),
+            path: "/".into(),
+            options: String::new(),
+            budget: 0,
+        }
     }
+}
+
+/// A table is a list of one.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TargetConfig>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Targets {
+        Many(Vec<TargetConfig>),
+        One(Box<TargetConfig>),
+    }
+    Ok(match Targets::deserialize(deserializer)? {
+        Targets::Many(targets) => targets,
+        Targets::One(target) => vec![*target],
+    })
 }
 
 /// `[dump]`: its contents and format.
@@ -70,7 +112,7 @@ impl DumpConfig {
         let mut options = Options::default();
         let mut complaints = Vec::new();
         match DumpLevel::new(self.level) {
-            Some(level) => options.level = level,
+            Some(level) => options.wanted.selection = level.into(),
             None => complaints.push(format!("dump level {} is not 0 to 31; taking 31", self.level)),
         }
         match parse_format(&self.format) {
@@ -85,11 +127,25 @@ impl DumpConfig {
     }
 }
 
+/// `[retention]`: which dumps are removed from a directory. 0 stands for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct RetentionConfig {
+    /// Dumps that are kept.
+    pub keep: u32,
+    /// Bytes that they may take together.
+    pub max_bytes: u64,
+    /// Seconds after which they go.
+    pub max_age: u64,
+    /// Bytes that are left free.
+    pub min_free: u64,
+}
+
 /// `[end]`: what happens when all is done, or nothing more can be.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct EndConfig {
-    /// `reboot`, `poweroff` or `halt`.
+    /// `reboot`, `poweroff`, `halt` or `shell`.
     pub action: String,
 }
 
@@ -105,6 +161,7 @@ pub fn parse_format(name: &str) -> Option<OutputFormat> {
     match name {
         "kdump" => Some(OutputFormat::Kdump),
         "elf" => Some(OutputFormat::Elf),
+        "elf-zstd" => Some(OutputFormat::ElfZstd),
         _ => None,
     }
 }
@@ -132,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_loader_writes_is_read_and_the_unknown_ignored() {
+    fn what_an_older_loader_wrote_is_read_and_the_unknown_ignored() {
         let c = CaptureConfig::parse(
             "modules = [\"lib/modules/a.ko\"]\nboot_id = \"b4bb3a2f-5b1c\"\nfuture = 1\n[target]\n\
              uuid = \"u\"\nfstype = \"ext4\"\npath = \"/var/crash\"\n[dump]\nlevel = 1\nformat = \"elf\"\n\
@@ -140,15 +197,31 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            (c.modules.len(), c.target.path.as_str(), c.end.action.as_str()),
-            (1, "/var/crash", "poweroff")
+            (c.modules.len(), c.boot_id.as_str(), c.end.action.as_str()),
+            (1, "b4bb3a2f-5b1c", "poweroff")
         );
+        let target = TargetConfig { uuid: "u".into(), path: "/var/crash".into(), ..TargetConfig::default() };
+        assert_eq!(c.targets, [target]);
+        assert_eq!(c.retention, RetentionConfig::default());
         let (options, complaints) = c.dump.options();
         assert_eq!(
-            (options.level.bits(), options.format, options.compression),
+            (options.wanted.selection.level.bits(), options.format, options.compression),
             (1, OutputFormat::Elf, Compression::None)
         );
         assert!(complaints.is_empty());
+    }
+
+    #[test]
+    fn a_list_of_targets_keeps_its_order() {
+        let c = CaptureConfig::parse(
+            "total-budget = 120\n[[target]]\nkind = \"nfs\"\ndevice = \"s:/d\"\nbudget = 30\n[[target]]\nuuid = \"u\"\n\
+             [retention]\nkeep = 3\nmin-free = 1048576\n",
+        )
+        .unwrap();
+        assert_eq!((c.total_budget, c.targets.len()), (120, 2));
+        assert_eq!((c.targets[0].kind.as_str(), c.targets[0].budget), ("nfs", 30));
+        assert_eq!((c.targets[1].kind.as_str(), c.targets[1].uuid.as_str()), ("directory", "u"));
+        assert_eq!((c.retention.keep, c.retention.min_free), (3, 1 << 20));
     }
 
     #[test]

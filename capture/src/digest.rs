@@ -9,8 +9,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::capture::Error;
-use crate::pipeline::{self, Coding, Source};
-use crate::source::pages_of;
+use crate::compress::Level;
+use crate::decide::WINDOW;
+use crate::pipeline::{Coding, Pipeline, Source};
+use crate::source::SourceMap;
 
 /// SHA-256 of one piece of a file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -23,7 +25,7 @@ pub struct Piece {
     pub sha256: String,
 }
 
-/// Bytes of a piece, but for the first (headers and tables) and the last.
+/// Bytes of a piece, but for the last of headers and tables and the last of all.
 const PIECE: u64 = 64 << 20;
 
 /// Digests a file that is written from `start` on without gaps.
@@ -59,18 +61,16 @@ impl PieceDigests {
         self.length = 0;
     }
 
-    /// The pieces, `head` (what lies before them, final by now) first.
-    pub(crate) fn finish(mut self, head: &[u8]) -> Vec<Piece> {
+    /// The pieces.
+    pub(crate) fn finish(mut self) -> Vec<Piece> {
         if self.length > 0 {
             self.close();
         }
-        let first = Piece { offset: 0, length: head.len() as u64, sha256: hex(&Sha256::digest(head)) };
-        self.done.insert(0, first);
         self.done
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut out, b| {
         // Writing to a string cannot fail.
@@ -93,27 +93,35 @@ pub struct LogicalDigest {
 /// Digests the pages that `dump` holds.
 ///
 /// # Errors
-/// If the dump describes memory beyond 64 TiB, or no thread can be started.
+/// If the dump describes memory at addresses that no machine has, or no thread can be started.
 pub fn logical_digest(dump: &Dump) -> Result<LogicalDigest, Error> {
-    let held = pages_of(dump)?.held;
+    let map = SourceMap::new(dump);
     let mut sha = Sha256::new();
     let (mut pages, mut lost) = (0, 0);
-    let source = Source { mem: dump, ram: dump.ram(), pages: &held };
-    let coding = Coding { compression: Compression::None, find_zero: false };
-    let one = NonZeroUsize::MIN;
+    let coding =
+        Coding { compression: Compression::None, find_zero: false, level: Level::Usual, frames: None };
     // The digest of a page depends on all before it, so only reading runs beside it.
-    pipeline::run(source, coding, one, |chunk| {
-        let lost_here: Vec<u64> = chunk.lost.iter().map(|(pfn, _)| *pfn).collect();
-        lost += lost_here.len() as u64;
-        let readable = chunk.pfns(&held).filter(|pfn| !lost_here.contains(pfn));
-        for (pfn, page) in readable.zip(chunk.data.chunks_exact(PAGE_SIZE as usize)) {
-            sha.update(pfn.to_le_bytes());
-            sha.update(page);
-            pages += 1;
-        }
-        Ok(())
-    })
-    .map_err(Error::Start)?;
+    let mut pipeline = Pipeline::new(coding, NonZeroUsize::MIN).map_err(Error::Start)?;
+    let mut from = 0;
+    while let Some(pfn) = map.next(from) {
+        let first = pfn / WINDOW * WINDOW;
+        from = first.saturating_add(WINDOW);
+        let held = map.window(first, from).map_err(|e| Error::Start(std::io::Error::other(e)))?.held;
+        let source = Source { mem: dump, ram: dump.ram(), pages: &held };
+        pipeline
+            .run(source, |chunk| {
+                let lost_here: Vec<u64> = chunk.lost.iter().map(|(pfn, _)| *pfn).collect();
+                lost += lost_here.len() as u64;
+                let readable = chunk.pfns(&held).filter(|pfn| !lost_here.contains(pfn));
+                for (pfn, page) in readable.zip(chunk.data.chunks_exact(PAGE_SIZE as usize)) {
+                    sha.update(pfn.to_le_bytes());
+                    sha.update(page);
+                    pages += 1;
+                }
+                Ok(())
+            })
+            .map_err(Error::Start)?;
+    }
     Ok(LogicalDigest { pages, sha256: hex(&sha.finalize()), lost })
 }
 
@@ -128,9 +136,9 @@ mod tests {
         for _ in 0..65 {
             d.update(&block);
         }
-        let pieces = d.finish(&[0; 100]);
+        let pieces = d.finish();
         let spans: Vec<_> = pieces.iter().map(|p| (p.offset, p.length)).collect();
-        assert_eq!(spans, [(0, 100), (100, PIECE), (100 + PIECE, 1 << 20)]);
-        assert_eq!(pieces[2].sha256, hex(&Sha256::digest(&block)));
+        assert_eq!(spans, [(100, PIECE), (100 + PIECE, 1 << 20)]);
+        assert_eq!(pieces[1].sha256, hex(&Sha256::digest(&block)));
     }
 }

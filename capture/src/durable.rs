@@ -1,8 +1,8 @@
 //! A file that has its name only when it is whole and on the disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -78,7 +78,16 @@ impl DurableFile {
         } else {
             rename_new(&self.partial, &self.path)?;
         }
-        sync_dir(self.path.parent())
+        sync_dir(parent(&self.path))
+    }
+
+    /// Leaves the file under its partial name, with what it has so far brought to the disk as far as that goes.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; nothing is lost by it that was on the disk.
+    pub fn leave(self) -> io::Result<()> {
+        let contents = self.file.sync_all();
+        contents.and(sync_dir(parent(&self.partial)))
     }
 }
 
@@ -110,10 +119,37 @@ pub fn write_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
     out.commit()
 }
 
+/// Makes a directory, for its owner only, with all that lead to it, and brings their names to the disk.
+///
+/// # Errors
+/// `AlreadyExists` if the last of them is there already; else whatever the operating system says.
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    let dir = parent(path);
+    if !dir.is_dir() {
+        match create_dir(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+    }
+    DirBuilder::new().mode(0o700).create(path)?;
+    sync_dir(dir)
+}
+
 /// Brings a directory's entries to the disk.
-fn sync_dir(dir: Option<&Path>) -> io::Result<()> {
-    let dir = dir.filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
+///
+/// # Errors
+/// Whatever the operating system says.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    match File::open(dir)?.sync_all() {
+        // A file system that has no such thing.
+        Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
+        other => other,
+    }
+}
+
+/// The directory that a path is in.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -132,6 +168,29 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"x");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!dir.path().join("vmcore.partial").exists());
+    }
+
+    #[test]
+    fn directories_are_private_and_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/c");
+        create_dir(&path).unwrap();
+        for made in [&path, path.parent().unwrap()] {
+            assert_eq!(std::fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        assert_eq!(create_dir(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        assert!(create_dir(&dir.path().join("file/d")).is_err());
+    }
+
+    #[test]
+    fn what_is_left_keeps_its_partial_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = DurableFile::create(&dir.path().join("vmcore"), false).unwrap();
+        io::Write::write_all(&mut out.file(), b"half").unwrap();
+        out.leave().unwrap();
+        assert_eq!(std::fs::read(dir.path().join("vmcore.partial")).unwrap(), b"half");
+        assert!(!dir.path().join("vmcore").exists());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use kdump_vmcore::VmcoreInfo;
 use crate::capture::Summary;
 use crate::classify::PageClass;
 use crate::digest::Piece;
-use crate::filter::DumpLevel;
+use crate::selection::DumpLevel;
 
 /// The file. Numbers of pages are pages of 4096 bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +44,9 @@ pub struct Manifest<'a> {
     /// Whether the file was opened again and the kernel log read from it as from the source; absent if
     /// that was not tried.
     pub log_reads_back: Option<bool>,
+    /// What the self-check found: whether the report made from the dump is the one made from memory, and whether the slab
+    /// allocator's lists can be walked in it. `failures` is empty in a dump to be trusted; `null`: not checked.
+    pub self_check: Option<serde_json::Value>,
     /// Counts.
     pub pages: Pages,
     /// Pages that could not be read, the first of them, and why.
@@ -121,8 +124,8 @@ impl<'a> Manifest<'a> {
             .into_iter()
             .map(|c| Class {
                 class: c.name(),
-                found: summary.plan.found(c),
-                excluded: summary.plan.level.excludes(c),
+                found: summary.census.found(c),
+                excluded: summary.census.selection.excludes(c),
             })
             .collect();
         let lost = summary.lost.iter().map(|(pfn, reason)| Lost {
@@ -137,16 +140,17 @@ impl<'a> Manifest<'a> {
             digests: &summary.digests,
             format: summary.options.format.name(),
             compression: summary.options.compression.name(),
-            dump_level: summary.plan.level_in_file(),
-            source_dump_level: summary.plan.source_level.map(DumpLevel::bits),
+            dump_level: summary.census.level_in_file(),
+            source_dump_level: summary.census.source_level.map(DumpLevel::bits),
             osrelease: info.and_then(|i| i.osrelease()),
             build_id: info.and_then(|i| i.build_id()),
             crash_time: info.and_then(|i| i.crash_time()),
             complete: summary.is_complete(),
             log_reads_back: None,
+            self_check: None,
             pages: Pages {
-                ram: summary.plan.ram.count(),
-                absent_in_source: summary.plan.absent,
+                ram: summary.census.ram,
+                absent_in_source: summary.census.absent,
                 written: summary.written,
                 zero: summary.zero,
                 lost: summary.nr_lost,
@@ -154,12 +158,12 @@ impl<'a> Manifest<'a> {
             },
             lost: lost.collect(),
             missing_facts: summary
-                .plan
+                .census
                 .missing
                 .iter()
                 .map(|m| Missing { fact: &m.fact, effect: m.effect })
                 .collect(),
-            troubles: &summary.plan.troubles,
+            troubles: &summary.census.troubles,
             timings_ms: Timings { filter: millis(summary.filter_time), write: millis(summary.write_time) },
             workers: summary.workers,
         }

@@ -14,6 +14,7 @@ use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange};
 use kdump_vmcore::kdump::Compression;
 use kdump_vmcore::kdump::bitmap::PageBitmap;
 use kdump_vmcore::kdump::write::Page;
+use kdump_vmcore::seekable::write::FrameCompressor;
 use kdump_vmcore::{PhysMem, ReadError};
 
 use crate::compress::{Compressor, Level};
@@ -32,6 +33,11 @@ static ZERO_PAGE: [u8; PAGE] = [0; PAGE];
 pub struct Coding {
     /// How to compress; a page that does not shrink is stored as it is.
     pub compression: Compression,
+    /// How hard to try.
+    pub level: Level,
+    /// Pages are packed together, into zstd frames of at most so many bytes of them, not each by itself; zero-filled
+    /// and lost ones as zeros.
+    pub frames: Option<usize>,
     /// Whether zero-filled pages become [`Page::Zero`].
     pub find_zero: bool,
 }
@@ -45,14 +51,21 @@ pub struct Chunk {
     pub pages: Vec<Page>,
     /// The bytes of the stored ones, one behind the other.
     pub data: Vec<u8>,
+    /// Where pages are packed together: the bytes of each frame, and what it holds.
+    pub frames: Vec<(u32, u32)>,
     /// Frames that could not be read, and why.
     pub lost: Vec<(u64, ReadError)>,
 }
 
 impl Chunk {
-    /// The frames of this chunk's window that are in `pages`: the ones its entries stand for.
+    /// Runs of frames of this chunk's window that are in `pages`: the ones its entries stand for.
+    pub fn runs<'a>(&self, pages: &'a PageBitmap) -> impl Iterator<Item = (u64, u64)> + use<'a> {
+        pages.runs_in(self.first_pfn, self.first_pfn + CHUNK)
+    }
+
+    /// The same frames, one by one.
     pub fn pfns<'a>(&self, pages: &'a PageBitmap) -> impl Iterator<Item = u64> + use<'a> {
-        pages.runs_in(self.first_pfn, self.first_pfn + CHUNK).flat_map(|(start, end)| start..end)
+        self.runs(pages).flat_map(|(start, end)| start..end)
     }
 }
 
@@ -74,67 +87,123 @@ impl<M: ?Sized> Clone for Source<'_, M> {
 }
 impl<M: ?Sized> Copy for Source<'_, M> {}
 
-/// Runs all of `source.pages` through `workers` threads and hands the chunks to `take`, in ascending
-/// order, on the caller's thread.
-///
-/// # Errors
-/// The first error of `take`, which ends the run, or of setting up compression.
-pub fn run<M: PhysMem + Sync + ?Sized>(
-    source: Source<'_, M>,
-    coding: Coding,
-    workers: NonZeroUsize,
-    mut take: impl FnMut(&Chunk) -> io::Result<()>,
-) -> io::Result<()> {
-    let nr = workers.get();
-    let compressors =
-        (0..nr).map(|_| Compressor::new(coding.compression, Level::Usual)).collect::<io::Result<Vec<_>>>()?;
-    std::thread::scope(|scope| {
-        let mut lanes = Vec::with_capacity(nr);
-        for (w, compressor) in compressors.into_iter().enumerate() {
-            let (full_tx, full_rx) = bounded(WAITING);
-            let (empty_tx, empty_rx) = bounded(WAITING + 1);
-            let worker = Worker { source, coding, compressor, input: Vec::new() };
-            std::thread::Builder::new()
-                .name(format!("page-worker-{w}"))
-                .spawn_scoped(scope, move || worker.run(w, nr, &full_tx, &empty_rx))?;
-            lanes.push((full_rx, empty_tx));
-        }
-        // One chunk from each lane in turn, until the lane whose turn it is has ended: then all have.
-        for (full, empty) in lanes.iter().cycle() {
-            let Ok(chunk) = full.recv() else { break };
-            // Returning drops the channels, on which the workers end.
-            take(&chunk)?;
-            let _ = empty.try_send(chunk);
-        }
-        Ok(())
-    })
+/// Threads that compress, with what they keep from one run to the next.
+pub struct Pipeline {
+    workers: Vec<Worker>,
 }
 
-struct Worker<'a, M: ?Sized> {
-    source: Source<'a, M>,
+impl Pipeline {
+    /// Sets up `workers` compressors, and the memory they work in.
+    ///
+    /// # Errors
+    /// If compression cannot be set up.
+    pub fn new(coding: Coding, workers: NonZeroUsize) -> io::Result<Self> {
+        let worker = |_| -> io::Result<Worker> {
+            let chunk = || Chunk { data: Vec::with_capacity(CHUNK as usize * PAGE), ..Chunk::default() };
+            Ok(Worker {
+                coding,
+                compressor: match coding.frames {
+                    Some(_) => Compressor::new(Compression::None, Level::Usual)?,
+                    None => Compressor::new(coding.compression, coding.level)?,
+                },
+                framer: match coding.frames {
+                    Some(_) => {
+                        Some(FrameCompressor::new(coding.level.number(Compression::Zstd).unwrap_or(1))?)
+                    }
+                    None => None,
+                },
+                plain: Vec::new(),
+                input: Vec::with_capacity(CHUNK as usize * PAGE),
+                spare: std::iter::repeat_with(chunk).take(WAITING + 1).collect(),
+            })
+        };
+        Ok(Self { workers: (0..workers.get()).map(worker).collect::<io::Result<_>>()? })
+    }
+
+    /// Runs all of `source.pages` through the workers and hands the chunks to `take`, in ascending
+    /// order, on the caller's thread.
+    ///
+    /// # Errors
+    /// The first error of `take`, which ends the run, or of starting threads.
+    pub fn run<M: PhysMem + Sync + ?Sized>(
+        &mut self,
+        source: Source<'_, M>,
+        mut take: impl FnMut(&Chunk) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let nr = self.workers.len();
+        std::thread::scope(|scope| {
+            let mut lanes = Vec::with_capacity(nr);
+            for (w, worker) in self.workers.iter_mut().enumerate() {
+                let (full_tx, full_rx) = bounded(WAITING);
+                let (empty_tx, empty_rx) = bounded(WAITING + 1);
+                std::thread::Builder::new()
+                    .name(format!("page-worker-{w}"))
+                    .spawn_scoped(scope, move || worker.run(source, w, nr, &full_tx, &empty_rx))?;
+                lanes.push((full_rx, empty_tx));
+            }
+            // One chunk from each lane in turn, until the lane whose turn it is has ended: then all have.
+            for (full, empty) in lanes.iter().cycle() {
+                let Ok(chunk) = full.recv() else { break };
+                // Returning drops the channels, on which the workers end.
+                take(&chunk)?;
+                let _ = empty.try_send(chunk);
+            }
+            Ok(())
+        })
+    }
+}
+
+struct Worker {
     coding: Coding,
     compressor: Compressor,
+    framer: Option<FrameCompressor>,
+    /// Pages to be packed together.
+    plain: Vec<u8>,
     input: Vec<u8>,
+    /// Chunks that are on their way nowhere.
+    spare: Vec<Chunk>,
 }
 
-impl<M: PhysMem + ?Sized> Worker<'_, M> {
-    fn run(mut self, me: usize, of: usize, full: &Sender<Chunk>, empty: &Receiver<Chunk>) {
-        for first_pfn in chunks(self.source.pages).skip(me).step_by(of) {
-            let mut chunk = empty.try_recv().unwrap_or_default();
-            self.fill(first_pfn, &mut chunk);
+impl Worker {
+    fn run<M: PhysMem + ?Sized>(
+        &mut self,
+        source: Source<'_, M>,
+        me: usize,
+        of: usize,
+        full: &Sender<Chunk>,
+        empty: &Receiver<Chunk>,
+    ) {
+        for first_pfn in chunks(source.pages).skip(me).step_by(of) {
+            let used = empty.try_recv().ok();
+            let mut chunk = used.or_else(|| self.spare.pop()).unwrap_or_default();
+            self.fill(source, first_pfn, &mut chunk);
+            self.pack(&mut chunk);
             if full.send(chunk).is_err() {
                 return;
             }
         }
+        self.spare.extend(empty.try_iter());
     }
 
-    fn fill(&mut self, first_pfn: u64, chunk: &mut Chunk) {
+    fn fill<M: PhysMem + ?Sized>(&mut self, source: Source<'_, M>, first_pfn: u64, chunk: &mut Chunk) {
         chunk.first_pfn = first_pfn;
         chunk.pages.clear();
         chunk.data.clear();
+        chunk.frames.clear();
         chunk.lost.clear();
-        let Source { mem, ram, pages } = self.source;
-        for (start, end) in pages.runs_in(first_pfn, first_pfn + CHUNK) {
+        self.plain.clear();
+        let Source { mem, ram, pages } = source;
+        let runs = pages.runs_in(first_pfn, first_pfn + CHUNK);
+        let end = runs.clone().last().map_or(first_pfn, |(_, end)| end);
+        let start = runs.clone().next().map_or(end, |(start, _)| start);
+        if let Some(piece) = mem.piece(PhysAddr(start * PAGE_SIZE), (end - start) as usize * PAGE) {
+            let pages = runs.flat_map(|(s, e)| s - start..e - start);
+            for page in pages.filter_map(|i| piece.chunks_exact(PAGE).nth(i as usize)) {
+                self.code(page, chunk);
+            }
+            return;
+        }
+        for (start, end) in runs {
             // At most one chunk, so the product is small.
             let len = (end - start) as usize * PAGE;
             let at = PhysAddr(start * PAGE_SIZE);
@@ -154,6 +223,7 @@ impl<M: PhysMem + ?Sized> Worker<'_, M> {
                     Err(e) => {
                         chunk.lost.push((pfn, e));
                         chunk.pages.push(Page::Lost);
+                        self.keep_for_frame(&ZERO_PAGE);
                     }
                 }
             }
@@ -161,9 +231,33 @@ impl<M: PhysMem + ?Sized> Worker<'_, M> {
         }
     }
 
+    /// Takes a page for the frames, if there are to be any.
+    fn keep_for_frame(&mut self, page: &[u8]) -> bool {
+        if self.framer.is_some() {
+            self.plain.extend_from_slice(page);
+        }
+        self.framer.is_some()
+    }
+
+    /// Packs what was kept into frames.
+    fn pack(&mut self, chunk: &mut Chunk) {
+        let (Some(framer), Some(size)) = (&mut self.framer, self.coding.frames) else { return };
+        for plain in self.plain.chunks(size.max(PAGE)) {
+            // Its room is what zstd needs at worst: it does not fail.
+            if let Ok(packed) = framer.frame(plain, &mut chunk.data) {
+                chunk.frames.push((packed, plain.len() as u32));
+            }
+        }
+    }
+
     fn code(&mut self, page: &[u8], chunk: &mut Chunk) {
         if self.coding.find_zero && page == ZERO_PAGE {
             chunk.pages.push(Page::Zero);
+            self.keep_for_frame(page);
+            return;
+        }
+        if self.keep_for_frame(page) {
+            chunk.pages.push(Page::Stored { size: PAGE as u32, flags: 0 });
             return;
         }
         let (mut size, mut flags) = (PAGE, 0);
@@ -186,7 +280,7 @@ impl<M: PhysMem + ?Sized> Worker<'_, M> {
 /// First frames of the chunks that have a page in `pages`.
 fn chunks(pages: &PageBitmap) -> impl Iterator<Item = u64> {
     const WORDS: usize = (CHUNK / 64) as usize;
-    (0u64..)
+    (pages.first()..)
         .step_by(CHUNK as usize)
         .zip(pages.words().chunks(WORDS))
         .filter_map(|(first, words)| words.iter().any(|w| *w != 0).then_some(first))
@@ -209,6 +303,10 @@ mod tests {
         (LiteralMem(vec![piece(0), piece(1), piece(2), piece(301), piece(999)]), pages)
     }
 
+    fn plainly(find_zero: bool) -> Coding {
+        Coding { compression: Compression::None, find_zero, level: Level::Usual, frames: None }
+    }
+
     fn collect(workers: usize, coding: Coding) -> (Vec<u64>, Vec<Page>, Vec<u8>, usize) {
         let (mem, mut pages) = memory();
         pages.remove(3, 301);
@@ -216,20 +314,27 @@ mod tests {
         let ram = [PhysRange::new(0, 1000 * PAGE_SIZE)];
         let source = Source { mem: &mem, ram: &ram, pages: &pages };
         let (mut pfns, mut out, mut data, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        run(source, coding, NonZeroUsize::new(workers).unwrap(), |chunk| {
+        let mut pipeline = Pipeline::new(coding, NonZeroUsize::new(workers).unwrap()).unwrap();
+        let mut take = |chunk: &Chunk| {
             pfns.extend(chunk.pfns(&pages));
             out.extend_from_slice(&chunk.pages);
             data.extend_from_slice(&chunk.data);
             lost += chunk.lost.len();
             Ok(())
-        })
-        .unwrap();
+        };
+        // Two runs, the second beginning in the middle: what is kept between them changes nothing.
+        let mut early = pages.clone();
+        early.remove(128, 1000);
+        pipeline.run(Source { pages: &early, ..source }, &mut take).unwrap();
+        let mut late = PageBitmap::window(128, 1000);
+        pages.runs_in(128, 1000).for_each(|(start, end)| late.insert(start, end));
+        pipeline.run(Source { pages: &late, ..source }, take).unwrap();
         (pfns, out, data, lost)
     }
 
     #[test]
     fn output_is_in_order_for_any_number_of_workers() {
-        let coding = Coding { compression: Compression::None, find_zero: true };
+        let coding = plainly(true);
         let one = collect(1, coding);
         assert_eq!(one.0, [0, 1, 2, 301, 302, 999]);
         let stored = Page::Stored { size: 4096, flags: 0 };
@@ -245,9 +350,10 @@ mod tests {
     fn an_error_of_the_writer_ends_the_run() {
         let (mem, pages) = memory();
         let source = Source { mem: &mem, ram: &[], pages: &pages };
-        let coding = Coding { compression: Compression::None, find_zero: false };
+        let coding = plainly(false);
         let mut calls = 0;
-        let result = run(source, coding, NonZeroUsize::new(2).unwrap(), |_| {
+        let mut pipeline = Pipeline::new(coding, NonZeroUsize::new(2).unwrap()).unwrap();
+        let result = pipeline.run(source, |_| {
             calls += 1;
             Err(io::ErrorKind::StorageFull.into())
         });

@@ -4,47 +4,92 @@ use kdump_arch_x86::{PAGE_SIZE, PhysAddr, PhysRange};
 use kdump_vmcore::kdump::bitmap::PageBitmap;
 use kdump_vmcore::{Dump, PhysMem, ReadError};
 
-use crate::filter::SourcePages;
+/// Frames from here on are refused: no x86-64 machine has physical addresses of more than 52 bits.
+pub const MAX_FRAMES: u64 = 1 << 40;
 
-/// Frames from here on (64 TiB of address space) are refused: two bitmaps of 2 GiB.
-const MAX_FRAMES: u64 = 1 << 34;
-
-/// The dump describes memory beyond what a bitmap of bearable size can say.
+/// The dump describes memory at addresses that no machine has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the dump describes memory up to {0}; more than 64 TiB of address space is not supported")]
+#[error("the dump describes memory up to {0}; x86-64 has 52 bits of physical address")]
 pub struct TooHigh(pub PhysAddr);
 
-/// Finds which frames `dump` describes, and which it holds.
-///
-/// # Errors
-/// If it describes memory beyond 64 TiB.
-pub fn pages_of(dump: &Dump) -> Result<SourcePages, TooHigh> {
-    if let Some(kdump) = dump.kdump() {
-        let mut held = kdump.dumped().clone();
-        if let Some((start, end)) = kdump.info().split {
-            held.remove(0, start);
-            held.remove(end, u64::MAX);
+/// Which frames a dump describes, and which it holds, asked window by window: a whole map of a large machine would not fit
+/// the memory of a capture kernel.
+pub struct SourceMap<'a> {
+    dump: &'a Dump,
+    /// Of an ELF core: what each segment's bytes are for, by ascending address.
+    held: Vec<PhysRange>,
+    end: u64,
+}
+
+/// The frames of one window.
+#[derive(Clone, Debug)]
+pub struct SourcePages {
+    /// Frames that were memory.
+    pub ram: PageBitmap,
+    /// Frames whose bytes the source has.
+    pub held: PageBitmap,
+}
+
+impl SourcePages {
+    /// A window without frames.
+    #[must_use]
+    pub fn none(first: u64) -> Self {
+        Self { ram: PageBitmap::window(first, first), held: PageBitmap::window(first, first) }
+    }
+}
+
+impl<'a> SourceMap<'a> {
+    /// Looks at what `dump` describes.
+    #[must_use]
+    pub fn new(dump: &'a Dump) -> Self {
+        let loads = dump.loads().iter().filter(|l| l.file_size > 0);
+        let mut held: Vec<PhysRange> = loads
+            .filter_map(|l| PhysRange::from_len(l.phys.start().0, l.file_size.min(l.phys.len())))
+            .collect();
+        held.sort_unstable_by_key(|r| r.start());
+        let end = match dump.kdump() {
+            Some(kdump) => kdump.frames(),
+            None => dump.ram().last().map_or(0, |r| r.end().0.div_ceil(PAGE_SIZE)),
+        };
+        Self { dump, held, end }
+    }
+
+    /// One past the highest frame.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The first frame at or after `from` that may have been memory; none if there are no more.
+    #[must_use]
+    pub fn next(&self, from: u64) -> Option<u64> {
+        let at = self.dump.ram().partition_point(|r| r.pfns().1.0 <= from);
+        self.dump.ram().get(at).map(|r| r.pfns().0.0.max(from))
+    }
+
+    /// The frames of `first..end`, `first` being a multiple of 64.
+    ///
+    /// # Errors
+    /// If the source cannot say it.
+    pub fn window(&self, first: u64, end: u64) -> Result<SourcePages, ReadError> {
+        let end = end.min(self.end).max(first);
+        if let Some(kdump) = self.dump.kdump() {
+            let (ram, held) = (kdump.read_ram(first..end)?, kdump.read_dumped(first..end)?);
+            return Ok(SourcePages { ram, held });
         }
-        return Ok(SourcePages { ram: kdump.ram().clone(), held });
-    }
-    let highest = dump.ram().last().map_or(PhysAddr(0), |r| r.end());
-    let bits = highest.0.div_ceil(PAGE_SIZE);
-    if bits > MAX_FRAMES {
-        return Err(TooHigh(highest));
-    }
-    let mut ram = PageBitmap::new(bits);
-    let mut held = PageBitmap::new(bits);
-    for range in dump.ram() {
-        let (start, end) = range.pfns();
-        ram.insert(start.0, end.0);
-    }
-    for load in dump.loads().iter().filter(|l| l.file_size > 0) {
-        let have = PhysRange::from_len(load.phys.start().0, load.file_size.min(load.phys.len()));
-        if let Some((start, end)) = have.map(PhysRange::pfns) {
-            held.insert(start.0, end.0);
+        let mut pages =
+            SourcePages { ram: PageBitmap::window(first, end), held: PageBitmap::window(first, end) };
+        for (ranges, map) in [(self.dump.ram(), &mut pages.ram), (&self.held, &mut pages.held)] {
+            // Ends ascend with starts in what the dump says is memory; segments may overlap and need a look at each.
+            for (start, stop) in ranges.iter().map(|r| r.pfns()) {
+                if start.0 >= end {
+                    break;
+                }
+                map.insert(start.0, stop.0);
+            }
         }
+        Ok(pages)
     }
-    Ok(SourcePages { ram, held })
 }
 
 /// Reads one page. Where memory begins or ends inside it, what is outside reads as zeros, as the

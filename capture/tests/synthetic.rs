@@ -7,10 +7,12 @@ use std::io::Write as _;
 use std::path::Path;
 
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
+use kdump_capture::classify::TypeFacts;
+use kdump_capture::decide::{Decider, Decision};
 use kdump_capture::digest::logical_digest;
-use kdump_capture::filter::{FilterPlan, plan};
-use kdump_capture::source::pages_of;
-use kdump_capture::{DumpLevel, Options, OutputFormat, Summary, capture};
+use kdump_capture::filter::{Filter, PART};
+use kdump_capture::source::SourceMap;
+use kdump_capture::{DumpLevel, Kinds, Options, Output, OutputFormat, Selection, Summary, Wanted, capture};
 use kdump_synth::Machine;
 use kdump_vmcore::kdump::Compression;
 use kdump_vmcore::{Dump, PhysMem as _, ReadError};
@@ -31,13 +33,32 @@ fn open(dir: &TempDir, name: &str, bytes: &[u8]) -> Dump {
     Dump::open(&path).unwrap()
 }
 
-fn decide(dump: &Dump, level: u32) -> FilterPlan {
-    plan(dump, dump.vmcoreinfo(), pages_of(dump).unwrap(), DumpLevel::new(level).unwrap())
+fn level(level: u32) -> Selection {
+    DumpLevel::new(level).unwrap().into()
+}
+
+fn wanting(selection: Selection, workers: usize) -> Options {
+    let workers = std::num::NonZeroUsize::new(workers);
+    Options { wanted: Wanted { selection, workers, ..Wanted::default() }, ..Options::default() }
+}
+
+/// What is decided of all of memory.
+fn decide(dump: &Dump, name: &str, selection: Selection) -> Decision {
+    let map = SourceMap::new(dump);
+    let max_phys = PhysAddr(map.end() * PAGE_SIZE);
+    let filter = Filter::new(dump, dump.vmcoreinfo(), TypeFacts::default(), max_phys, selection);
+    assert_eq!(filter.missing, [], "{name}");
+    assert!(filter.troubles.is_empty(), "{name}: {:?}", filter.troubles);
+    let mut kept = None;
+    Decider::new(dump, map, filter, 2, u64::MAX / 2).first_sweep(|d| kept = Some(d.clone()));
+    let kept = kept.unwrap();
+    assert!(kept.troubles.is_empty(), "{name}: {:?}", kept.troubles);
+    kept
 }
 
 fn write(dump: &Dump, path: &Path, options: &Options) -> (Summary, Dump) {
     let out = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
-    let summary = capture(dump, options, &out, &mut |_| ()).unwrap();
+    let summary = capture(dump, options, Output::File(&out), &mut |_| ()).unwrap();
     (summary, Dump::open(path).unwrap())
 }
 
@@ -51,13 +72,11 @@ fn every_level_leaves_out_what_it_should_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     for (name, machine) in machines() {
         let dump = open(&dir, name, &machine.elf_core().bytes());
-        for level in 0..32 {
-            let plan = decide(&dump, level);
-            assert_eq!(plan.missing, [], "{name}");
-            assert!(plan.troubles.is_empty(), "{name}: {:?}", plan.troubles);
+        for bits in 0..32 {
+            let decided = decide(&dump, name, level(bits));
             for pfn in frames(&machine) {
-                let expect = !machine.is_excluded(pfn, level & !1);
-                assert_eq!(plan.dumped.get(pfn), expect, "{name}, level {level}, frame {pfn:#x}");
+                let expect = !machine.is_excluded(pfn, bits & !1);
+                assert_eq!(decided.dumped.get(pfn), expect, "{name}, level {bits}, frame {pfn:#x}");
             }
         }
     }
@@ -123,20 +142,87 @@ fn refiltering_equals_filtering() {
     let dir = tempfile::tempdir().unwrap();
     let (_, machine) = machines().into_iter().next_back().unwrap();
     let source = open(&dir, "source", &machine.elf_core().bytes());
-    let options = |level, workers| Options {
-        level: DumpLevel::new(level).unwrap(),
-        workers: std::num::NonZeroUsize::new(workers),
-        ..Options::default()
-    };
-    write(&source, &dir.path().join("direct"), &options(31, 1));
-    let (_, whole) = write(&source, &dir.path().join("whole"), &options(1, 3));
-    write(&whole, &dir.path().join("again"), &options(31, 2));
+    write(&source, &dir.path().join("direct"), &wanting(level(31), 1));
+    let (_, whole) = write(&source, &dir.path().join("whole"), &wanting(level(1), 3));
+    write(&whole, &dir.path().join("again"), &wanting(level(31), 2));
     let bytes = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
     assert!(bytes("direct") == bytes("again"));
 
     // All but the broken and the offline pages, which no level keeps.
-    assert_eq!(logical_digest(&whole).unwrap().pages, decide(&source, 1).dumped.count());
+    assert_eq!(logical_digest(&whole).unwrap().pages, decide(&source, "source", level(1)).dumped.count());
     assert_eq!(logical_digest(&source).unwrap().pages, frames(&machine).count() as u64);
+}
+
+/// Check that a machine gone through in windows gives the same file, whatever was read first.
+#[test]
+fn windows_change_nothing_of_what_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, machine) in machines() {
+        let source = open(&dir, name, &machine.elf_core().bytes());
+        let nr_windows = source.ram().last().unwrap().end().0.div_ceil(PART * PAGE_SIZE);
+        assert!(nr_windows > 1, "{name}: {nr_windows} windows");
+        for format in [OutputFormat::Kdump, OutputFormat::Elf] {
+            let written = [PART, u64::MAX / 2].map(|window| {
+                let options = Options { format, ..wanting(level(31), 2) };
+                let wanted = Wanted { window, first: vec![(0x100, 0x140)], ..options.wanted };
+                write(&source, &dir.path().join("out"), &Options { wanted, ..options });
+                std::fs::read(dir.path().join("out")).unwrap()
+            });
+            // An ELF core's segments end with windows.
+            if format == OutputFormat::Kdump {
+                assert!(written[0] == written[1], "{name}");
+            }
+            std::fs::write(dir.path().join("windowed"), &written[0]).unwrap();
+            let [windowed, whole] = ["windowed", "out"]
+                .map(|n| logical_digest(&Dump::open(&dir.path().join(n)).unwrap()).unwrap());
+            assert_eq!(windowed, whole, "{name}");
+        }
+    }
+}
+
+/// Check that what a report needs lies before all other pages, and kernel objects before the rest.
+#[test]
+fn pages_are_written_in_order_of_worth() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::linux_6_12();
+    let source = open(&dir, "source", &machine.elf_core().bytes());
+    let decided = decide(&source, "source", level(0));
+    let dumped: Vec<u64> = decided.dumped.runs().flat_map(|(s, e)| s..e).collect();
+    let last = *dumped.last().unwrap();
+    let mut options = wanting(level(0), 2);
+    options.wanted.first = vec![(last, last + 1)];
+    options.compression = Compression::None;
+    let (summary, written) = write(&source, &dir.path().join("out"), &options);
+    assert_eq!(summary.census.worth[0], 1);
+    let file = std::fs::read(dir.path().join("out")).unwrap();
+    let mut page = [0; 4096];
+    written.read(PhysAddr(last * PAGE_SIZE), &mut page).unwrap();
+    let data_at = file.len() - summary.written as usize * 4096;
+    assert!(file[data_at..data_at + 4096] == page, "the page that was asked for comes first");
+    let slabs = summary.census.worth[1] as usize;
+    assert!(slabs > 0);
+    let first_slab = dumped.iter().copied().find(|&pfn| machine.is_slab(pfn)).unwrap();
+    written.read(PhysAddr(first_slab * PAGE_SIZE), &mut page).unwrap();
+    assert!(file[data_at + 4096..data_at + 8192] == page, "the first slab follows");
+}
+
+/// Check classes by name: kept and left out in spite of the level.
+#[test]
+fn kinds_are_kept_and_dropped_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, machine) in machines() {
+        let dump = open(&dir, name, &machine.elf_core().bytes());
+        let kinds = |names: &[&str]| Kinds::parse(names).unwrap();
+        let with_anon = Selection { keep: kinds(&["anon"]), ..level(31) };
+        let without_slab = Selection { drop: kinds(&["slab"]), ..level(0) };
+        let (kept, dropped) = (decide(&dump, name, with_anon), decide(&dump, name, without_slab));
+        let (less, all) = (decide(&dump, name, level(31)), decide(&dump, name, level(0)));
+        assert!(kept.dumped.count() > less.dumped.count(), "{name}");
+        assert!(dropped.dumped.count() < all.dumped.count(), "{name}");
+        for pfn in frames(&machine) {
+            assert!(!machine.is_slab(pfn) || !dropped.dumped.get(pfn), "{name}, frame {pfn:#x}");
+        }
+    }
 }
 
 /// Check that pages another program left out stay left out, and that its formats are read.
@@ -145,13 +231,12 @@ fn pages_absent_in_the_source_stay_absent() {
     let dir = tempfile::tempdir().unwrap();
     for (name, machine) in machines() {
         let filtered = open(&dir, name, &machine.kdump_at_level(31).bytes());
-        let whole = Options { level: DumpLevel::default(), ..Options::default() };
-        let (summary, written) = write(&filtered, &dir.path().join("out"), &whole);
-        assert!(summary.plan.absent > 0, "{name}");
-        assert_eq!(summary.plan.missing, [], "{name}");
+        let (summary, written) = write(&filtered, &dir.path().join("out"), &wanting(level(0), 2));
+        assert!(summary.census.absent > 0, "{name}");
+        assert_eq!(summary.census.missing, [], "{name}");
         assert_eq!(logical_digest(&written).unwrap(), logical_digest(&filtered).unwrap(), "{name}");
         assert_eq!(written.kdump().unwrap().info().dump_level, Some(31), "{name}");
-        assert_eq!(summary.plan.source_level, DumpLevel::new(31), "{name}");
+        assert_eq!(summary.census.source_level, DumpLevel::new(31), "{name}");
     }
 }
 
@@ -161,8 +246,7 @@ fn a_cut_source_is_dumped_as_far_as_it_goes() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = Machine::linux_6_12().kdump().compression(kdump_synth::Compression::None).bytes();
     let cut = open(&dir, "cut", &bytes[..bytes.len() / 2]);
-    let all = Options { level: DumpLevel::default(), ..Options::default() };
-    let (summary, written) = write(&cut, &dir.path().join("out"), &all);
+    let (summary, written) = write(&cut, &dir.path().join("out"), &wanting(level(0), 2));
     assert!(summary.nr_lost > 0 && !summary.is_complete(), "{} lost", summary.nr_lost);
     assert!(summary.written > 0);
     assert!(written.kdump().unwrap().info().is_incomplete);
@@ -187,7 +271,7 @@ fn a_source_marked_incomplete_gives_a_marked_dump() {
             let (summary, written) = write(&source, &dir.path().join("out"), &options);
             assert!(summary.nr_lost == 0 && !summary.is_complete(), "{name}");
             assert!(written.is_incomplete(), "{name}");
-            assert!(summary.plan.troubles.iter().any(|t| t.contains("source is incomplete")), "{name}");
+            assert!(summary.census.troubles.iter().any(|t| t.contains("source is incomplete")), "{name}");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use kdump_arch_x86::PhysAddr;
 pub use kdump_arch_x86::control_page::EntryState;
@@ -19,7 +20,7 @@ use crate::cmdline;
 use crate::console::{self, Chosen};
 use crate::cpio::Archive;
 use crate::image::{self, Bundle, Found, Image, Purpose, Wrapping};
-use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, TargetConfig};
+use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, RetentionConfig};
 use crate::machine::{self, Machine};
 use crate::modules::{Tree, firmware};
 use crate::panic_image::PanicImage;
@@ -29,9 +30,10 @@ use crate::probe::Probe;
 use crate::program;
 use crate::state::{self, FileId, STATE_VERSION, State};
 use crate::syscall;
-use crate::target::Target;
+use crate::target::{Rung, Wish};
 use crate::tsc;
 use crate::vmlinux;
+use crate::watchdog;
 
 pub use error::Error;
 pub use via::{Call, Decided, FilePlan, Planned, Via, decide};
@@ -48,16 +50,22 @@ pub struct Settings {
     pub modules: Option<PathBuf>,
     /// kdump-init; else the one beside this program, or the installed one.
     pub init: Option<PathBuf>,
-    /// Directory for dumps.
-    pub target: PathBuf,
+    /// Where dumps go: the first that takes them.
+    pub targets: Vec<Wish>,
+    /// How long all of them together may take.
+    pub total_budget: Option<Duration>,
+    /// What is kept of older dumps.
+    pub retention: RetentionConfig,
     /// Dump level, 0 to 31.
     pub level: u8,
     /// `kdump` or `elf`.
     pub format: String,
     /// `zstd`, `zlib` or `none`.
     pub compression: String,
-    /// `reboot`, `poweroff` or `halt`.
+    /// `reboot`, `poweroff`, `halt` or `shell`.
     pub end: String,
+    /// The static program that `shell` runs.
+    pub shell: Option<PathBuf>,
     /// Words for the capture kernel's command line.
     pub append: String,
     /// Where the panic path prints.
@@ -106,8 +114,8 @@ pub struct Prepared {
     pub wrappings: Vec<Wrapping>,
     /// kdump-init's file, or that of the initramfs in its place.
     pub init_file: Option<FileId>,
-    /// Where dumps go, as far as that is for us to say.
-    pub target: Option<Target>,
+    /// Where dumps go, in this order, as far as that is for us to say.
+    pub targets: Vec<Rung>,
     /// The initramfs.
     pub initramfs: Initramfs,
     /// Where the panic path prints.
@@ -156,16 +164,13 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         let digest = scope.spawn(|| file_id("kernel image", &kernel, image.kernel_sha256()));
         let capture = match &settings.given {
             Some(given) => read_given(given, bundle),
-            None => build_capture(&settings, &machine, &image).map(|(target, initramfs, file)| Capture {
-                target: Some(target),
-                initramfs,
-                file: Some(file),
-            }),
+            None => build_capture(&settings, &machine, &image, root)
+                .map(|(targets, initramfs, file)| Capture { targets, initramfs, file: Some(file) }),
         };
         let digest = digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (digest, tsc_khz.join().unwrap_or_default(), capture)
     });
-    let Capture { target, initramfs, file: init_file } = capture?;
+    let Capture { targets, initramfs, file: init_file } = capture?;
     let console = console::resolve(settings.console, &machine, root);
     Ok(Prepared {
         kernel_file: kernel_file?,
@@ -177,7 +182,7 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         machine,
         image,
         program,
-        target,
+        targets,
         initramfs,
         console,
         settings,
@@ -220,7 +225,7 @@ pub fn read_image(path: &Path, purpose: Purpose) -> Result<Found, Error> {
 
 /// What runs in the capture kernel.
 struct Capture {
-    target: Option<Target>,
+    targets: Vec<Rung>,
     initramfs: Initramfs,
     file: Option<FileId>,
 }
@@ -251,7 +256,7 @@ fn read_given(given: &Given, bundle: Option<Bundle>) -> Result<Capture, Error> {
     // How large it becomes is not looked at; compressed ones are seldom smaller than a quarter of it.
     let unpacked_len = 4 * packed.len() as u64;
     let initramfs = Initramfs { packed, unpacked_len, ..Initramfs::default() };
-    Ok(Capture { target: None, initramfs, file })
+    Ok(Capture { targets: vec![], initramfs, file })
 }
 
 /// What runs in the capture kernel, and where it writes to.
@@ -259,30 +264,41 @@ fn build_capture(
     settings: &Settings,
     machine: &Machine,
     image: &BzImage,
-) -> Result<(Target, Initramfs, FileId), Error> {
+    root: &Path,
+) -> Result<(Vec<Rung>, Initramfs, FileId), Error> {
     let init = find("kdump-init", "--init", settings.init.as_deref(), &init_places())?;
     let init_bytes = read_file("kdump-init", &init)?;
+    let shell = read_shell(settings)?;
     let (tree, firmware) = open_modules(settings, machine, image)?;
-    let target = Target::resolve(&settings.target)?;
+    let targets = Rung::resolve_all(&settings.targets)?;
     let config = CaptureConfig {
         modules: Vec::new(),
         boot_id: machine.boot_id.clone().unwrap_or_default(),
-        target: TargetConfig {
-            uuid: target.uuid.clone(),
-            fstype: target.fstype.clone(),
-            path: target.path.clone(),
-        },
+        total_budget: settings.total_budget.map_or(0, |budget| budget.as_secs()),
+        targets: targets.iter().map(Rung::config).collect(),
         dump: DumpConfig {
             level: settings.level,
             format: settings.format.clone(),
             compression: settings.compression.clone(),
         },
+        retention: settings.retention,
         end: EndConfig { action: settings.end.clone() },
     };
-    let wanted = initramfs::find_modules(&tree, &target)?;
-    let initramfs = initramfs::build(&init_bytes, &tree, wanted, &firmware, config)?;
+    let watchdogs = watchdog::drivers(&tree, &watchdog::find(root))?;
+    let wanted = initramfs::find_modules(&tree, &targets, watchdogs.names)?;
+    let mut initramfs = initramfs::build(&init_bytes, shell.as_deref(), &tree, wanted, &firmware, config)?;
+    initramfs.warnings.extend(watchdogs.warnings);
     let init_file = file_id("kdump-init", &init, state::file_sha256(&init_bytes))?;
-    Ok((target, initramfs, init_file))
+    Ok((targets, initramfs, init_file))
+}
+
+/// The shell, where the capture is to end in one: it must be named, as there is nothing else in the initramfs.
+fn read_shell(settings: &Settings) -> Result<Option<Vec<u8>>, Error> {
+    match (settings.end.as_str(), &settings.shell) {
+        ("shell", None) => Err(Error::NoShell),
+        ("shell", Some(path)) => read_file("shell", path).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// The capture kernel's modules, and where their firmware is.
@@ -393,7 +409,7 @@ impl Prepared {
             init: self.init_file.clone(),
             modules: self.initramfs.modules.clone(),
             initramfs_bytes: self.initramfs.packed.len() as u64,
-            target: self.target.clone(),
+            targets: self.targets.clone(),
             level: self.settings.level,
             format: self.settings.format.clone(),
             compression: self.settings.compression.clone(),

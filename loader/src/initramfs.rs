@@ -5,80 +5,26 @@
 //! is unpacked into memory that the capture kernel is short of, hence packed with gzip (which every
 //! kernel unpacks) at the fastest level: arming is waited for, too.
 
+mod config;
 mod member;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use crate::cpio::{self, Archive};
 use crate::modules::firmware::{self, FIRMWARE_DIR, MAX_FIRMWARE_BYTES};
 use crate::modules::{self, Reason, Tree, Wanted};
-use crate::target::Target;
+use crate::target::{Place, Rung};
 
+pub use config::{CaptureConfig, DumpConfig, EndConfig, RetentionConfig, TargetConfig};
 pub use member::{Member, Why};
 
 /// Where kdump-init reads its orders.
 pub const CONFIG_PATH: &str = "etc/kdump-rs/capture.toml";
 const MODULE_DIR: &str = "lib/modules";
-
-/// What kdump-init is told: `/etc/kdump-rs/capture.toml`.
-///
-/// The reading side is in the capture crate, which does not depend on this one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
-pub struct CaptureConfig {
-    /// Modules in load order, relative to `/`.
-    pub modules: Vec<String>,
-    /// The production kernel's boot id.
-    pub boot_id: String,
-    /// Where the dump goes.
-    pub target: TargetConfig,
-    /// What the dump is.
-    pub dump: DumpConfig,
-    /// What follows.
-    pub end: EndConfig,
-}
-
-impl CaptureConfig {
-    /// The file's text.
-    ///
-    /// # Errors
-    /// None for these types; TOML's own.
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string(self)
-    }
-}
-
-/// `[target]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
-pub struct TargetConfig {
-    /// UUID of the file system.
-    pub uuid: String,
-    /// Its type.
-    pub fstype: String,
-    /// The directory inside it.
-    pub path: String,
-}
-
-/// `[dump]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
-pub struct DumpConfig {
-    /// Which page classes are left out, 0 to 31, as makedumpfile numbers them.
-    pub level: u8,
-    /// `kdump` or `elf`.
-    pub format: String,
-    /// `zstd`, `zlib` or `none`.
-    pub compression: String,
-}
-
-/// `[end]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
-pub struct EndConfig {
-    /// `reboot`, `poweroff` or `halt`.
-    pub action: String,
-}
+/// Where it finds the program for a shell at the end.
+pub const SHELL_PATH: &str = "bin/shell";
 
 /// Why no initramfs can be built.
 #[derive(Debug, thiserror::Error)]
@@ -97,15 +43,20 @@ pub enum Error {
     Pack(#[source] std::io::Error),
     /// It would not start.
     #[error(
-        "kdump-init needs a loader ({interpreter}), which the initramfs has not: it must be linked statically"
+        "{what} needs a loader ({interpreter}), which the initramfs has not: it must be linked statically"
     )]
     NotStatic {
+        /// What it is.
+        what: &'static str,
         /// Its PT_INTERP.
         interpreter: String,
     },
     /// It is something else.
-    #[error("kdump-init is no 64-bit x86 ELF program")]
-    NotAProgram,
+    #[error("{what} is no 64-bit x86 ELF program")]
+    NotAProgram {
+        /// What it should be.
+        what: &'static str,
+    },
 }
 
 /// A finished initramfs.
@@ -127,42 +78,69 @@ pub struct Initramfs {
     pub took: Duration,
 }
 
-/// The modules that `target` needs, each with its reason: drivers from its device up, then its file system, in
-/// load order.
+/// The modules that `targets` need, each with its reason: drivers from their devices up, then their file systems, in
+/// load order. `more` are others that are wanted, such as a watchdog's.
 ///
 /// # Errors
 /// [`modules::Error::NotFound`] if the kernel has no such file system, [`modules::Error::NoDriver`] if it
 /// has no driver for the disk.
-pub fn find_modules(tree: &Tree, target: &Target) -> Result<Vec<Wanted>, modules::Error> {
+pub fn find_modules(
+    tree: &Tree,
+    targets: &[Rung],
+    more: Vec<(String, Reason)>,
+) -> Result<Vec<Wanted>, modules::Error> {
     let mut names = Vec::new();
-    for device in &target.sysfs {
-        names.extend(modules::devices::find_drivers(tree, device)?);
+    for target in targets {
+        for device in target.sysfs() {
+            names.extend(modules::devices::find_drivers(tree, device)?);
+        }
+        match &target.place {
+            Place::Directory(target) => names.extend(file_system(tree, &target.fstype, &target.options)),
+            Place::Nfs(nfs) => names.extend(file_system(tree, &nfs.fstype, &nfs.options)),
+            Place::Raw(_) => {}
+        }
     }
-    // ext4 serves ext2 and ext3, by the alias under which the kernel itself asks for them.
-    let alias = format!("fs-{}", target.fstype);
-    let name = if tree.find_alias(&target.fstype).is_empty() && !tree.is_builtin(&target.fstype) {
-        alias
-    } else {
-        target.fstype.clone()
-    };
-    names.push((name, Reason::FileSystem { fstype: target.fstype.clone() }));
+    names.extend(more);
     tree.wanted(&names)
 }
 
-/// Builds the initramfs. `init` is the program; `firmware` are the directories in which the modules' firmware is
-/// looked for; `config.modules` is filled in here.
+/// What a file system is served by, and the character sets that its options name.
+fn file_system(tree: &Tree, fstype: &str, options: &str) -> Vec<(String, Reason)> {
+    let reason = || Reason::FileSystem { fstype: fstype.to_owned() };
+    // The kernel itself asks for them by this alias: ext4 serves ext2 and ext3.
+    let is_known = |name: &str| !tree.find_alias(name).is_empty() || tree.is_builtin(name);
+    let name = if is_known(fstype) { fstype.to_owned() } else { format!("fs-{fstype}") };
+    let mut names = vec![(name, reason())];
+    for option in options.split(',') {
+        let charset = match option.split_once('=') {
+            Some(("codepage", page)) => format!("nls_cp{page}"),
+            Some(("iocharset", charset)) => format!("nls_{charset}"),
+            _ => continue,
+        };
+        // One that is not a module here is built in, or the mount now would not have it.
+        names.extend(is_known(&charset).then(|| (charset, reason())));
+    }
+    // Each version of NFS is a module of its own, asked for by name.
+    let version = if fstype == "nfs4" { "nfsv4" } else { "nfsv3" };
+    names.extend((fstype.starts_with("nfs") && is_known(version)).then(|| (version.to_owned(), reason())));
+    names
+}
+
+/// Builds the initramfs. `init` is the program, `shell` one to end in; `firmware` are the directories in which the
+/// modules' firmware is looked for; `config.modules` is filled in here.
 ///
 /// # Errors
 /// [`Error`].
 pub fn build(
     init: &[u8],
+    shell: Option<&[u8]>,
     tree: &Tree,
     modules: Vec<Wanted>,
     firmware: &[PathBuf],
     mut config: CaptureConfig,
 ) -> Result<Initramfs, Error> {
     let start = Instant::now();
-    check_init(init)?;
+    check_static("kdump-init", init)?;
     let mut contents = Contents::default();
     for dir in ["dev", "proc", "sys", "run", "mnt"] {
         contents.archive.dir(dir)?;
@@ -174,6 +152,10 @@ pub fn build(
     // Where kdump-init's own lines go before devtmpfs is there.
     contents.node("dev/kmsg", 0o600, (1, 11), "kdump-init's own lines, before /dev is mounted")?;
     contents.file("init", 0o755, init, Why::Init)?;
+    if let Some(shell) = shell {
+        check_static("the shell", shell)?;
+        contents.file(SHELL_PATH, 0o755, shell, Why::Shell)?;
+    }
     config.modules.clear();
     let mut warnings = Vec::new();
     let mut left = MAX_FIRMWARE_BYTES;
@@ -271,13 +253,13 @@ impl Contents {
 ///
 /// # Errors
 /// [`Error::NotAProgram`], [`Error::NotStatic`].
-pub fn check_init(init: &[u8]) -> Result<(), Error> {
-    let elf = goblin::elf::Elf::parse(init).map_err(|_| Error::NotAProgram)?;
+pub fn check_static(what: &'static str, program: &[u8]) -> Result<(), Error> {
+    let elf = goblin::elf::Elf::parse(program).map_err(|_| Error::NotAProgram { what })?;
     if !elf.is_64 || elf.header.e_machine != goblin::elf::header::EM_X86_64 {
-        return Err(Error::NotAProgram);
+        return Err(Error::NotAProgram { what });
     }
     match elf.interpreter {
-        Some(interpreter) => Err(Error::NotStatic { interpreter: interpreter.to_owned() }),
+        Some(interpreter) => Err(Error::NotStatic { what, interpreter: interpreter.to_owned() }),
         None => Ok(()),
     }
 }
@@ -291,13 +273,15 @@ mod tests {
         CaptureConfig {
             modules: vec![],
             boot_id: "b4bb3a2f-5b1c-4a52-a7a4-3b2f8e8e7c11".into(),
-            target: TargetConfig {
+            targets: vec![TargetConfig {
                 uuid: "a0a1a2a3-a4a5-a6a7-a8a9-aaabacadaeaf".into(),
                 fstype: "ext4".into(),
                 path: "/var/crash \"odd\"".into(),
-            },
+                ..TargetConfig::default()
+            }],
             dump: DumpConfig { level: 31, format: "kdump".into(), compression: "zstd".into() },
             end: EndConfig { action: "reboot".into() },
+            ..CaptureConfig::default()
         }
     }
 
@@ -342,7 +326,7 @@ mod tests {
         let driver = Reason::Driver { device: "/sys/devices/pci0".into(), by: modules::FoundBy::Sysfs };
         let wanted = tree.wanted(&[("qla".to_owned(), driver)]).unwrap();
         let directories = firmware::directories(dir.path(), "6.1");
-        let built = build(&init, &tree, wanted, &directories, config()).unwrap();
+        let built = build(&init, None, &tree, wanted, &directories, config()).unwrap();
 
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();
@@ -377,7 +361,8 @@ mod tests {
 
         // This test program is linked as kdump-init is: .cargo/config.toml makes all static.
         let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let built = build(&init, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), &[], config()).unwrap();
+        let built =
+            build(&init, None, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), &[], config()).unwrap();
         assert_eq!(built.config.modules, ["lib/modules/virtio_blk.ko"]);
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();
@@ -388,13 +373,13 @@ mod tests {
         let text = built.config.to_toml().unwrap();
         assert!(has(text.as_bytes()));
         assert_eq!(
-            text.parse::<toml::Table>().unwrap()["target"]["path"].as_str(),
+            text.parse::<toml::Table>().unwrap()["target"][0]["path"].as_str(),
             Some("/var/crash \"odd\"")
         );
     }
 
     #[test]
     fn a_script_is_no_init() {
-        assert!(matches!(check_init(b"#!/bin/sh\n"), Err(Error::NotAProgram)));
+        assert!(matches!(check_static("kdump-init", b"#!/bin/sh\n"), Err(Error::NotAProgram { .. })));
     }
 }

@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::image;
 use crate::plan::hex;
-use crate::target::Target;
+use crate::target::Rung;
 
 /// The state file; /run is emptied at boot, as the loaded image is.
 pub const STATE_PATH: &str = "run/kdump-rs/armed.json";
 /// Layout of the file.
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 /// A file as it was when it was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,8 +88,8 @@ pub struct State {
     pub modules: Vec<String>,
     /// Bytes of the initramfs, packed.
     pub initramfs_bytes: u64,
-    /// Where the dump goes, as far as it is known.
-    pub target: Option<Target>,
+    /// Where the dump goes, in this order, as far as it is known.
+    pub targets: Vec<Rung>,
     /// Dump level.
     pub level: u8,
     /// Dump format.
@@ -160,17 +160,7 @@ impl State {
     pub fn changes(&self) -> Vec<String> {
         let kernel = self.kernel.change(image::sha256);
         let init = self.init.as_ref().and_then(|init| init.change(|bytes| Some(file_sha256(&bytes))));
-        let mut changes: Vec<_> = kernel.into_iter().chain(init).collect();
-        let Some(armed) = &self.target else { return changes };
-        match Target::resolve(&armed.directory) {
-            Ok(target) if target.uuid != armed.uuid || target.path != armed.path => {
-                changes.push(format!("{} is another directory now", armed.directory.display()));
-            }
-            // Whoever may not read the disk cannot tell.
-            Ok(_) | Err(crate::target::Error::Device { .. }) => {}
-            Err(error) => changes.push(error.to_string()),
-        }
-        changes
+        kernel.into_iter().chain(init).chain(self.targets.iter().filter_map(Rung::change)).collect()
     }
 }
 

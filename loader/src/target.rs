@@ -1,7 +1,11 @@
-//! From a directory to what the capture kernel needs to find it: file system, UUID, path, device.
+//! From a directory to what the capture kernel needs to find it: file system, UUID, path, device; and the ladder of
+//! targets that are tried in order: what was asked for ([`Wish`]), and what came of looking at it ([`Rung`]).
 //!
-//! Supported so far: ext2, ext3 and ext4 on a partition or a whole disk. Everything else is refused
+//! Directories may be on ext2, ext3, ext4, xfs, btrfs and vfat, on a partition or a whole disk. Everything else is refused
 //! by name, since a target that cannot be mounted after the panic is no target.
+
+mod rung;
+mod wish;
 
 use std::fs;
 use std::io;
@@ -11,7 +15,10 @@ use std::path::{Component, Path, PathBuf};
 use procfs::FromRead as _;
 use procfs::process::MountInfos;
 
-use crate::superblock;
+use crate::superblock::{self, Kind};
+
+pub use rung::{Nfs, Place, Raw, Rung};
+pub use wish::{Error as WishError, Wish, WishedPlace};
 
 /// A directory for dumps.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,6 +33,9 @@ pub struct Target {
     pub path: String,
     /// The device that holds it, for people.
     pub device: PathBuf,
+    /// Mount options that it needs.
+    #[serde(default)]
+    pub options: String,
     /// Directories under /sys/devices whose drivers reach the disk: its own, or those of the controllers
     /// that share it.
     #[serde(skip)]
@@ -54,7 +64,7 @@ pub enum Error {
     },
     /// Its file system has no disk.
     #[error(
-        "target directory {path} is on {fstype}, which has no disk of its own: name a directory on a local ext4 \
+        "target directory {path} is on {fstype}, which has no disk of its own: name a directory on a local \
          file system with --target", path = path.display()
     )]
     NoDisk {
@@ -64,7 +74,10 @@ pub enum Error {
         fstype: String,
     },
     /// Its file system is not one of ours.
-    #[error("target directory {path} is on {fstype}; dumps go to local ext4 file systems only, so far", path = path.display())]
+    #[error(
+        "target directory {path} is on {fstype}; the capture kernel writes to ext2, ext3, ext4, xfs, btrfs and vfat",
+        path = path.display()
+    )]
     Unsupported {
         /// The directory.
         path: PathBuf,
@@ -134,11 +147,84 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Mounted as ext4, but no such superblock.
-    #[error("{device} has no ext superblock with a UUID", device = device.display())]
+    /// Mounted, but no such superblock.
+    #[error("{device} has no {kind} superblock with a UUID", device = device.display())]
     NoUuid {
         /// The device.
         device: PathBuf,
+        /// What it should be.
+        kind: &'static str,
+    },
+    /// A log or a part of it is elsewhere.
+    #[error(
+        "target directory {path} is on {device}, which cannot be mounted without {needs}: name a directory on a file \
+         system of one device with --target", path = path.display(), device = device.display()
+    )]
+    NeedsMore {
+        /// The directory.
+        path: PathBuf,
+        /// The device.
+        device: PathBuf,
+        /// What else.
+        needs: &'static str,
+    },
+    /// A raw target that nobody has said yes to.
+    #[error("raw target {device} would be written over: say so with --target raw:{device},overwrite")]
+    NotToBeOverwritten {
+        /// As it was named.
+        device: String,
+    },
+    /// A raw target that is no block device.
+    #[error("raw target {device} is no block device", device = device.display())]
+    NotADevice {
+        /// The path.
+        device: PathBuf,
+    },
+    /// A partition that is not there.
+    #[error("no partition has PARTUUID {uuid}")]
+    NoPartition {
+        /// The PARTUUID.
+        uuid: String,
+    },
+    /// Mounted, swapped to, or part of another device.
+    #[error("raw target {device} is in use ({user}): a dump would destroy what is there", device = device.display())]
+    InUse {
+        /// The device.
+        device: PathBuf,
+        /// By what.
+        user: String,
+    },
+    /// A raw target with something on it.
+    #[error(
+        "raw target {device} holds {what}: to have it written over at a panic all the same, name it with \
+         --target raw:{device},overwrite-file-system", device = device.display()
+    )]
+    HoldsSomething {
+        /// The device.
+        device: PathBuf,
+        /// What.
+        what: &'static str,
+    },
+    /// A server that cannot be found.
+    #[error("the address of NFS server {server} cannot be found")]
+    NoServer {
+        /// Server and directory, as named.
+        server: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A target that needs the network.
+    #[error("target {target} needs the network, which the capture kernel does not bring up yet")]
+    NoNetwork {
+        /// The target.
+        target: String,
+    },
+    /// A URL that nothing here can upload to.
+    #[error("nothing uploads to {url} yet: a target is a directory, or raw:DEVICE")]
+    NoClient {
+        /// The URL.
+        url: String,
     },
     /// The path cannot stand in a configuration file.
     #[error("target directory {path} has a name that is not UTF-8", path = path.display())]
@@ -148,12 +234,21 @@ pub enum Error {
     },
 }
 
-impl Target {
-    /// Finds file system, device and UUID of `directory`.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub fn resolve(directory: &Path) -> Result<Self, Error> {
+/// A directory and the mount it belongs to.
+struct Mounted {
+    path: PathBuf,
+    device_number: u64,
+    fstype: String,
+    /// What was mounted: a device, a server's directory.
+    source: String,
+    /// The directory inside the file system.
+    inside: String,
+    /// The super block's options.
+    options: Vec<(String, Option<String>)>,
+}
+
+impl Mounted {
+    fn find(directory: &Path) -> Result<Self, Error> {
         let missing = |source| Error::NoDirectory { path: directory.to_owned(), source };
         let path = fs::canonicalize(directory).map_err(missing)?;
         let metadata = fs::metadata(&path).map_err(missing)?;
@@ -166,33 +261,81 @@ impl Target {
         let Some(mount) = find_mount(&mounts, &device, &path) else {
             return Err(Error::NoMount { path, device });
         };
-        // Major 0: no block device (tmpfs, NFS, overlay; btrfs numbers its subvolumes so too).
-        if major == 0 && mount.fs_type != "btrfs" {
-            return Err(Error::NoDisk { path, fstype: mount.fs_type.clone() });
-        }
-        if !matches!(mount.fs_type.as_str(), "ext2" | "ext3" | "ext4") {
-            return Err(Error::Unsupported { path, fstype: mount.fs_type.clone() });
-        }
         if mount.mount_options.contains_key("ro") || mount.super_options.contains_key("ro") {
             return Err(Error::ReadOnly { path });
         }
         let inside = path_inside(&mount.root, &unescape(&mount.mount_point.to_string_lossy()), &path)
             .ok_or_else(|| Error::NotUtf8 { path: path.clone() })?;
-
-        let link = PathBuf::from("/sys/dev/block").join(&device);
-        let sysfs = fs::canonicalize(&link).map_err(|source| Error::Device { device: link, source })?;
-        let reached_by = check_transport(&sysfs, Path::new("/sys/devices"), &path)?;
-        let device = find_device_node(&sysfs, metadata.dev())
-            .map_err(|source| Error::Device { device: sysfs.clone(), source })?;
-        let uuid = superblock::read_ext_uuid(&device)
-            .map_err(|source| Error::Device { device: device.clone(), source })?
-            .ok_or_else(|| Error::NoUuid { device: device.clone() })?;
-        let free_bytes = rustix::fs::statvfs(&path).map_or(0, |s| s.f_bfree.saturating_mul(s.f_frsize));
+        let mut options: Vec<_> = mount.super_options.clone().into_iter().collect();
+        options.sort();
         Ok(Self {
-            directory: path,
-            uuid,
+            path,
+            device_number: metadata.dev(),
             fstype: mount.fs_type.clone(),
-            path: inside,
+            source: unescape(mount.mount_source.as_deref().unwrap_or_default()),
+            inside,
+            options,
+        })
+    }
+
+    fn option(&self, name: &str) -> Option<&str> {
+        self.options.iter().find(|(key, _)| key == name)?.1.as_deref()
+    }
+
+    fn is_nfs(&self) -> bool {
+        matches!(self.fstype.as_str(), "nfs" | "nfs4")
+    }
+}
+
+impl Target {
+    /// Finds file system, device and UUID of `directory`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn resolve(directory: &Path) -> Result<Self, Error> {
+        Self::of(Mounted::find(directory)?, "")
+    }
+
+    /// The same, of a mount that was found; with `more` mount options.
+    fn of(mounted: Mounted, more: &str) -> Result<Self, Error> {
+        let Some(kind) = Kind::of(&mounted.fstype) else {
+            let Mounted { path, fstype, .. } = mounted;
+            // Major 0: no block device (tmpfs, overlay).
+            return Err(match rustix::fs::major(mounted.device_number) {
+                0 => Error::NoDisk { path, fstype },
+                _ => Error::Unsupported { path, fstype },
+            });
+        };
+        let number = match kind {
+            // Its subvolumes have numbers that are no device's.
+            Kind::Btrfs => {
+                let device = PathBuf::from(&mounted.source);
+                fs::metadata(&device).map_err(|source| Error::Device { device, source })?.rdev()
+            }
+            _ => mounted.device_number,
+        };
+        let link = format!("/sys/dev/block/{}:{}", rustix::fs::major(number), rustix::fs::minor(number));
+        let link = PathBuf::from(link);
+        let sysfs = fs::canonicalize(&link).map_err(|source| Error::Device { device: link, source })?;
+        let reached_by = check_transport(&sysfs, Path::new("/sys/devices"), &mounted.path)?;
+        let device = find_device_node(&sysfs, number)
+            .map_err(|source| Error::Device { device: sysfs.clone(), source })?;
+        let superblock =
+            superblock::read(&device).map_err(|source| Error::Device { device: device.clone(), source })?;
+        let Some(superblock) = superblock.filter(|found| found.kind == kind) else {
+            return Err(Error::NoUuid { device, kind: kind.name() });
+        };
+        if let Some(needs) = superblock.needs {
+            return Err(Error::NeedsMore { path: mounted.path, device, needs });
+        }
+        let free_bytes =
+            rustix::fs::statvfs(&mounted.path).map_or(0, |s| s.f_bfree.saturating_mul(s.f_frsize));
+        Ok(Self {
+            uuid: superblock.uuid,
+            options: mount_options(kind, &mounted, more),
+            directory: mounted.path,
+            fstype: mounted.fstype,
+            path: mounted.inside,
             device,
             sysfs: reached_by,
             free_bytes,
@@ -200,19 +343,38 @@ impl Target {
     }
 }
 
+/// The options without which the file system would not be the same.
+fn mount_options(kind: Kind, mounted: &Mounted, more: &str) -> String {
+    let mut options: Vec<String> = Vec::new();
+    match kind {
+        // Paths begin at the top, whatever subvolume is mounted by default.
+        Kind::Btrfs => options.push("subvolid=5".to_owned()),
+        // Names in the same characters; readable to root alone, as there are no modes.
+        Kind::Fat => {
+            for name in ["codepage", "iocharset"] {
+                options.extend(mounted.option(name).map(|value| format!("{name}={value}")));
+            }
+            options.push("umask=0077".to_owned());
+        }
+        Kind::Ext | Kind::Xfs => {}
+    }
+    options.extend(Some(more.to_owned()).filter(|more| !more.is_empty()));
+    options.join(",")
+}
+
 /// The mount of this device whose mount point is the longest prefix of the path: bind mounts give
-/// the same device several.
+/// the same device several. Where no mount has the number, as with btrfs, the longest prefix alone counts.
 fn find_mount<'a>(
     mounts: &'a MountInfos,
     device: &str,
     path: &Path,
 ) -> Option<&'a procfs::process::MountInfo> {
-    mounts
-        .iter()
-        .filter(|m| m.majmin == device)
-        .filter(|m| path.starts_with(unescape(&m.mount_point.to_string_lossy())))
-        // The last of equals lies on top.
-        .max_by_key(|m| m.mount_point.components().count())
+    let above =
+        |m: &&procfs::process::MountInfo| path.starts_with(unescape(&m.mount_point.to_string_lossy()));
+    // The last of equals lies on top.
+    let depth = |m: &&procfs::process::MountInfo| m.mount_point.components().count();
+    let of_device = mounts.iter().filter(|m| m.majmin == device).filter(above).max_by_key(depth);
+    of_device.or_else(|| mounts.iter().filter(above).max_by_key(depth).filter(|m| m.fs_type == "btrfs"))
 }
 
 /// The directory's path inside its file system: the mount's root there, and what follows the mount point.

@@ -19,19 +19,41 @@ pub const DUMPS: &str = "crash";
 
 const PACKAGE: &str = "e2fsprogs";
 
-/// Makes a disk of `bytes` at `path`, in place of what is there.
+/// Makes a disk of `bytes` at `path`, in place of what is there, with the files below `files` on it.
 ///
 /// # Errors
 /// [`Error::File`], [`Error::NoProgram`], [`Error::Program`].
-pub fn create(path: &Path, bytes: u64) -> Result<(), Error> {
+pub fn create(path: &Path, bytes: u64, files: Option<&Path>) -> Result<(), Error> {
     let file = File::create(path).map_err(Error::file("create", path))?;
     file.set_len(bytes).map_err(Error::file("size", path))?;
     drop(file);
     let mut mkfs = e2fsprogs("mkfs.ext4");
     // No discard: a sparse file has nothing to give back.
-    mkfs.args(["-q", "-F", "-E", "nodiscard", "-U", UUID, "-L", "kdump-rehearsal"]).arg(path);
+    mkfs.args(["-q", "-F", "-E", "nodiscard", "-U", UUID, "-L", "kdump-rehearsal"]);
+    if let Some(files) = files {
+        mkfs.arg("-d").arg(files);
+    }
+    mkfs.arg(path);
     run("mkfs.ext4", mkfs)?;
     Ok(())
+}
+
+/// Bytes of a file system that what is below `dir` takes.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn room_for(dir: &Path) -> Result<u64, Error> {
+    /// What small files, their inodes among it, take beyond their bytes.
+    const EACH: u64 = 8 << 10;
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir).map_err(Error::file("list", dir))?.flatten() {
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes += room_for(&entry.path())? + EACH,
+            Ok(meta) => bytes += meta.len() + EACH,
+            Err(_) => {}
+        }
+    }
+    Ok(bytes)
 }
 
 /// Takes the dump directories out of the disk at `path`, into `out`, which must not exist yet.
@@ -138,7 +160,7 @@ mod tests {
     fn a_new_disk_is_clean_and_holds_no_dump() {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("disk.img");
-        match create(&image, 64 << 20) {
+        match create(&image, 64 << 20, None) {
             Err(Error::NoProgram { .. }) => return eprintln!("skipped: no e2fsprogs here"),
             other => other.unwrap(),
         }

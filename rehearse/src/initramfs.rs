@@ -9,12 +9,22 @@ use std::path::{Path, PathBuf};
 
 use kdump_loader::{cpio, modules};
 
-use crate::Error;
 use crate::guest::Orders;
 use crate::trigger;
+use crate::{Error, Mount};
 
 /// What the guest needs from its kernel's modules to reach its disk.
 pub const GUEST_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
+
+/// What the guest needs to mount another file system.
+pub(crate) fn modules_of(mount: &Mount) -> Vec<&str> {
+    match mount.fstype.as_str() {
+        "ext2" | "ext3" | "ext4" => vec!["ext4"],
+        // Its character sets, as kernels are built to choose them.
+        "vfat" => vec!["vfat", "nls_cp437", "nls_ascii"],
+        other => vec![other],
+    }
+}
 
 /// Where our program is in the guest.
 pub const KDUMP_RS: &str = "/usr/sbin/kdump-rs";
@@ -71,7 +81,9 @@ impl Contents<'_> {
         }
         let tree = modules::Tree::open(self.modules)?;
         let directory = format!("lib/modules/{}", self.release);
-        for path in tree.closure(&GUEST_MODULES)? {
+        let names: Vec<&str> =
+            GUEST_MODULES.into_iter().chain(self.orders.mounts.iter().flat_map(modules_of)).collect();
+        for path in tree.closure(&names)? {
             archive.file(&format!("{directory}/{path}"), 0o644, &read(&self.modules.join(&path))?)?;
         }
         for index in INDEXES {

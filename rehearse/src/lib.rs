@@ -29,4 +29,4 @@ pub use crash::{Crash, UnknownCrash};
 pub use error::Error;
 pub use phase::{Phase, Progress};
 pub use plan::{Outcome, Plan, Programs};
-pub use scene::{Added, Held, Scene, Staged};
+pub use scene::{Added, Held, Load, Mount, Scene, Staged};

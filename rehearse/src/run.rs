@@ -34,6 +34,11 @@ const EMULATOR_TRIES: usize = 3;
 const TAIL: usize = 40;
 
 impl Plan {
+    fn make_disk(&self, path: &Path) -> Result<(), Error> {
+        let Some(load) = &self.scene.load else { return disk::create(path, self.disk_bytes(), None) };
+        disk::create(path, self.disk_bytes() + disk::room_for(&load.files)?, Some(&load.files))
+    }
+
     /// Boots, arms, crashes, captures, and takes the dump out.
     ///
     /// # Errors
@@ -52,6 +57,7 @@ impl Plan {
             arm: self.arm.clone(),
             panic_cpu: self.scene.panic_cpu,
             pattern_bytes: self.scene.pattern_bytes,
+            load_bytes: self.scene.load.as_ref().map_or(0, |load| load.bytes),
             is_held: self.scene.is_held,
             kexec: self.scene.kexec.clone(),
             reboots: self.scene.reboots,
@@ -62,6 +68,7 @@ impl Plan {
             toggled_cpu: self.scene.toggled_cpu,
             asked: self.scene.asked.clone(),
             added: self.scene.added,
+            mounts: self.scene.mounts.clone(),
         };
         let contents = Contents {
             kdump_rs: &self.programs.kdump_rs,
@@ -75,7 +82,7 @@ impl Plan {
         };
         let initramfs = contents.build()?;
         fs::write(&files.initramfs, &initramfs).map_err(Error::file("write", &files.initramfs))?;
-        disk::create(&files.disk, self.disk_bytes())?;
+        self.make_disk(&files.disk)?;
         if self.scene.is_held {
             files.make_door()?;
         }
@@ -112,7 +119,7 @@ impl Plan {
             match &first {
                 Err(error) if choice.accel == Accel::Tcg && files.shows_emulator_fault(error) => {
                     progress.note("the emulator failed (an int3 of its own in the booting guest): once more");
-                    disk::create(&files.disk, self.disk_bytes())?;
+                    self.make_disk(&files.disk)?;
                     first = self.attempt(&machine(choice.accel), &files, progress);
                 }
                 _ => break,

@@ -33,10 +33,14 @@ pub struct Scene {
     pub asked: Vec<String>,
     /// What the host adds while it holds the guest, through [`Held::monitor`].
     pub added: Added,
+    /// Disks that are mounted before it is armed; they are attached by [`Scene::qemu`].
+    pub mounts: Vec<Mount>,
     /// The CPU that the crash is asked for on.
     pub panic_cpu: Option<u32>,
     /// Bytes of anonymous memory that hold [pattern pages](pattern).
     pub pattern_bytes: u64,
+    /// Files of this machine that fill the guest's memory.
+    pub load: Option<Load>,
     /// A text on the console that ends the rehearsal with an error, a moment later: for guests that halt.
     pub stop_at: Option<String>,
     /// More for the production kernel's command line.
@@ -45,6 +49,27 @@ pub struct Scene {
     pub qemu: Vec<String>,
     /// More files: where in the guest, and where here.
     pub files: Vec<(String, PathBuf)>,
+}
+
+/// Memory in use as on a machine that has been up for a while: half page cache, a quarter tmpfs, a quarter anonymous,
+/// filled with what files hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// A directory here, whose files are put on the guest's disk.
+    pub files: PathBuf,
+    /// Bytes of memory to fill.
+    pub bytes: u64,
+}
+
+/// A file system that the guest mounts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mount {
+    /// Its device in the guest.
+    pub device: String,
+    /// Its type.
+    pub fstype: String,
+    /// Where it is mounted.
+    pub directory: String,
 }
 
 /// Devices that come to a running guest. It waits for them, puts them to use, and fills its patterns then.
@@ -85,7 +110,9 @@ pub struct Staged {
 }
 
 impl<'a> Held<'a> {
-    pub(crate) fn new(memory: &'a Path, monitor: &'a Path, staged: &'a [Staged]) -> Self {
+    /// The guest whose memory is the file `memory`, and whose monitor listens at `monitor`.
+    #[must_use]
+    pub fn new(memory: &'a Path, monitor: &'a Path, staged: &'a [Staged]) -> Self {
         Self { memory, monitor, staged }
     }
 

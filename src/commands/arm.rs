@@ -11,7 +11,9 @@ use kdump_loader::config::{self, ArmConfig};
 use kdump_loader::image;
 use kdump_loader::machine;
 use kdump_loader::plan::{DEFAULT_RUN, parse_run, size_text};
+use kdump_loader::quantity::parse_time;
 use kdump_loader::state::State;
+use kdump_loader::target::{Rung, Wish};
 use serde_json::json;
 
 use crate::exit::Exit;
@@ -28,9 +30,14 @@ pub struct Args {
     /// Its modules [default: /lib/modules/RELEASE of the running kernel]
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
-    /// Directory for dumps, on a local ext4 file system [default: /var/crash]
-    #[arg(long, value_name = "DIR")]
-    target: Option<PathBuf>,
+    /// Where dumps go: a directory on a local file system (ext2/3/4, xfs, btrfs, vfat), or raw:DEVICE,overwrite for a
+    /// partition; with ,budget=TIME at most so long. Given more than once, they are tried in this order [default:
+    /// /var/crash]
+    #[arg(long, value_name = "TARGET")]
+    target: Vec<Wish>,
+    /// How long all targets together may take (90s, 2m), so that the machine is back in service [default: no limit]
+    #[arg(long, value_name = "TIME")]
+    total_budget: Option<String>,
     /// kdump-init, the capture kernel's first program [default: beside this program, or /usr/lib/kdump-rs]
     #[arg(long, value_name = "PATH")]
     init: Option<PathBuf>,
@@ -46,6 +53,9 @@ pub struct Args {
     /// What follows the capture [default: reboot]
     #[arg(long, value_enum, value_name = "ACTION")]
     end: Option<End>,
+    /// Static program that --end shell runs on the console (busybox); the machine restarts when it ends
+    #[arg(long, value_name = "PATH")]
+    shell: Option<PathBuf>,
     /// Words to add to the capture kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     append: Option<String>,
@@ -114,6 +124,7 @@ enum End {
     Reboot,
     Poweroff,
     Halt,
+    Shell,
 }
 
 /// Which system call loads.
@@ -195,7 +206,7 @@ fn explain(settings: &Settings, root: &Path, is_json: bool) -> anyhow::Result<Ex
         let report = json!({
             "kernel": kernel.path,
             "init": capture.init,
-            "target": capture.target,
+            "targets": capture.targets,
             "members": initramfs.members,
             "packed_bytes": initramfs.packed.len(),
             "unpacked_bytes": initramfs.unpacked_len,
@@ -204,7 +215,7 @@ fn explain(settings: &Settings, root: &Path, is_json: bool) -> anyhow::Result<Ex
         });
         serde_json::to_string_pretty(&report)? + "\n"
     } else {
-        initramfs.explain()
+        initramfs.explain() + &ladder(&capture.targets)
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(Exit::Complete)
@@ -213,7 +224,7 @@ fn explain(settings: &Settings, root: &Path, is_json: bool) -> anyhow::Result<Ex
 /// What `arm` would take as its settings, with the few that other commands have flags for.
 pub(super) fn settings_of(
     kernel: Option<PathBuf>,
-    target: Option<PathBuf>,
+    target: Vec<Wish>,
     config: Option<&Path>,
 ) -> anyhow::Result<Settings> {
     settings(&Args { kernel, target, ..Args::default() }, read_config(config)?)
@@ -267,21 +278,22 @@ fn summary(prepared: &Prepared, plan: &Planned<'_>) -> String {
         let [used, reserved] = [used, plan.region.len()].map(size_text);
         lines.push(format!("memory     {used} of {reserved} reserved at {}", plan.region));
     }
-    if let Some(target) = &prepared.target {
-        lines.push(format!(
-            "target     {} on {} ({}, UUID {}), {} free",
-            target.directory.display(),
-            target.device.display(),
-            target.fstype,
-            target.uuid,
-            size_text(target.free_bytes)
-        ));
-    }
+    lines.extend(ladder_lines(&prepared.targets));
     if let Planned::Segments(plan) = plan {
         lines.push(format!("console    {}", prepared.console.text));
         lines.push(format!("parity     {}", plan.protection));
     }
     lines.iter().map(|line| format!("  {line}\n")).collect()
+}
+
+/// The targets in their order, a line each.
+pub(super) fn ladder_lines(targets: &[Rung]) -> Vec<String> {
+    let word = |at: usize| if at == 0 { "target" } else { "then" };
+    targets.iter().enumerate().map(|(at, target)| format!("{:<10} {}", word(at), target.describe())).collect()
+}
+
+fn ladder(targets: &[Rung]) -> String {
+    ladder_lines(targets).iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// A register's name and value.
@@ -335,6 +347,13 @@ pub fn read_config(path: Option<&Path>) -> anyhow::Result<ArmConfig> {
 }
 
 fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
+    let targets = match (args.target.as_slice(), config.ladder()?.as_slice()) {
+        ([], []) => vec![Wish::directory("/var/crash".into())],
+        ([], configured) => configured.to_vec(),
+        (asked, _) => asked.to_vec(),
+    };
+    let total_budget =
+        args.total_budget.as_ref().or(config.total_budget.as_ref()).map(|text| parse_time(text));
     let level = args.level.or(config.level).unwrap_or(31);
     if level > 31 {
         bail!("level {level} is not between 0 and 31");
@@ -360,7 +379,10 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
         kernel: args.kernel.clone().or(config.kernel),
         init: args.init.clone().or(config.init),
         modules: args.modules.clone().or(config.modules),
-        target: args.target.clone().or(config.target).unwrap_or_else(|| "/var/crash".into()),
+        targets,
+        total_budget: total_budget.transpose().map_err(anyhow::Error::msg)?,
+        retention: config.retention.limits()?,
+        shell: args.shell.clone().or(config.shell),
         level,
         format: word(choose("format", args.format, config.format, Format::Kdump)?),
         compression: word(choose("compression", args.compression, config.compression, Compression::Zstd)?),
@@ -368,7 +390,7 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
         append: args.append.clone().or(config.append).unwrap_or_default(),
         console: console.map_or(Ok(Default::default()), |text| text.parse())?,
         on_corruption: match choose(
-            "on_corruption",
+            "on-corruption",
             args.on_corruption,
             config.on_corruption,
             OnCorruption::Reset,

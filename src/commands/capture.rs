@@ -1,16 +1,17 @@
 //! `capture`: a filtered, compressed dump from /proc/vmcore or from an existing dump.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kdump_capture::classify::PageClass;
 use kdump_capture::config::{parse_compression, parse_format};
 use kdump_capture::durable::DurableFile;
-use kdump_capture::{DumpLevel, Options, OutputFormat, Summary};
+use kdump_capture::{DumpLevel, Kinds, Level, Options, Output, OutputFormat, Selection, Summary, Wanted};
 use kdump_vmcore::Dump;
 use kdump_vmcore::kdump::Compression;
 
+use super::bar::Bar;
 use crate::exit::Exit;
 
 /// Arguments.
@@ -20,7 +21,8 @@ pub struct Args {
     #[arg(default_value = "/proc/vmcore")]
     source: PathBuf,
 
-    /// The file to write; it has this name only once it is complete and on the disk
+    /// The file to write; it has this name only once it is complete and on the disk. `-`: standard output, which gets
+    /// the flattened form that `makedumpfile -F` writes
     #[arg(short, long, required_unless_present = "digest")]
     output: Option<PathBuf>,
 
@@ -29,13 +31,30 @@ pub struct Args {
     #[arg(short = 'd', long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(0..=31))]
     dump_level: u32,
 
-    /// kdump or elf
+    /// Kinds of pages to keep, whatever the level says: zero, free, file-cache, dirty-cache, anon, hugetlb, slab,
+    /// page-tables
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
+    keep: Vec<String>,
+
+    /// Kinds of pages to leave out, whatever the level says; of `file-cache` and `dirty-cache` the narrower counts
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
+    drop: Vec<String>,
+
+    /// kdump, elf, or elf-zstd: an ELF core in zstd frames
     #[arg(long, default_value = "kdump", value_parser = format)]
     format: OutputFormat,
 
-    /// zstd, zlib, lzo, snappy or none; elf has none
+    /// zstd, zlib, lzo, snappy or none; elf has none, elf-zstd is zstd
     #[arg(short = 'z', long, default_value = "zstd", value_parser = compression)]
     compression: Compression,
+
+    /// How hard to compress: zstd -50 (fast) to 19, zlib 1 to 9
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    compression_level: Option<i32>,
+
+    /// The fastest compression: snappy; two to three times as fast as zstd, for files a third larger
+    #[arg(long, conflicts_with_all = ["compression", "compression_level"])]
+    fast: bool,
 
     /// Threads that compress; as many as there are CPUs, if not given
     #[arg(long)]
@@ -51,7 +70,7 @@ pub struct Args {
 }
 
 fn format(name: &str) -> Result<OutputFormat, String> {
-    parse_format(name).ok_or_else(|| "kdump or elf".into())
+    parse_format(name).ok_or_else(|| "kdump, elf or elf-zstd".into())
 }
 
 fn compression(name: &str) -> Result<Compression, String> {
@@ -60,25 +79,64 @@ fn compression(name: &str) -> Result<Compression, String> {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let dump = Dump::open(&args.source).with_context(|| match args.source.to_str() {
+    let mut dump = Dump::open(&args.source).with_context(|| match args.source.to_str() {
         Some("/proc/vmcore") => "/proc/vmcore, which only a capture kernel has".to_string(),
         _ => args.source.display().to_string(),
     })?;
     let Some(output) = &args.output else { return digest(&dump) };
+    let options = options(args)?;
+    dump.read_in_pieces();
+    if output.as_os_str() == "-" {
+        return to_stdout(&dump, &options);
+    }
     anyhow::ensure!(!is_same_file(&args.source, output), "{} is the source itself", output.display());
-    let options = Options {
-        level: DumpLevel::new(args.dump_level).context("dump level")?,
-        format: args.format,
-        compression: args.compression,
-        workers: args.threads,
-        digests: false,
-    };
     let out = DurableFile::create(output, args.force)?;
-    let summary = kdump_capture::capture(&dump, &options, out.file(), &mut |_| ())
-        .with_context(|| out.partial_path().display().to_string())?;
+    let mut bar = Bar::new();
+    let written = kdump_capture::capture(&dump, &options, Output::File(out.file()), &mut |progress| {
+        bar.tell(progress);
+    });
+    drop(bar);
+    let summary = written.with_context(|| out.partial_path().display().to_string())?;
     out.commit().with_context(|| output.display().to_string())?;
     print_summary(&summary);
-    Ok(if summary.is_complete() { Exit::Complete } else { Exit::Gaps })
+    Ok(exit(&summary))
+}
+
+const fn exit(summary: &Summary) -> Exit {
+    if summary.is_complete() { Exit::Complete } else { Exit::Gaps }
+}
+
+/// What the arguments say.
+fn options(args: &Args) -> anyhow::Result<Options> {
+    let level = DumpLevel::new(args.dump_level).context("dump level")?;
+    let keep = Kinds::parse(&args.keep).context("--keep")?;
+    let drop = Kinds::parse(&args.drop).context("--drop")?;
+    let selection = Selection { level, keep, drop }.check()?;
+    let compression = if args.fast { Compression::Snappy } else { args.compression };
+    let level = args.compression_level.map_or(Level::Usual, Level::Number);
+    if args.format != OutputFormat::Elf {
+        let packed = if args.format == OutputFormat::ElfZstd { Compression::Zstd } else { compression };
+        level.number(packed)?;
+    }
+    Ok(Options {
+        wanted: Wanted { selection, workers: args.threads, ..Wanted::default() },
+        format: args.format,
+        compression,
+        level,
+        digests: false,
+    })
+}
+
+/// Writes to a pipe or whatever standard output is.
+fn to_stdout(dump: &Dump, options: &Options) -> anyhow::Result<Exit> {
+    let out = std::io::stdout();
+    anyhow::ensure!(!out.is_terminal(), "standard output is a terminal: redirect it, or name a file with -o");
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, out.lock());
+    let summary = kdump_capture::capture(dump, options, Output::Stream(&mut out), &mut |_| ())
+        .context("standard output")?;
+    out.flush().context("standard output")?;
+    print_summary(&summary);
+    Ok(exit(&summary))
 }
 
 fn digest(dump: &Dump) -> anyhow::Result<Exit> {
@@ -105,18 +163,18 @@ fn print_summary(s: &Summary) {
     eprintln!(
         "{} pages ({of:.1} MiB) of {} ({:.1} MiB) written as {written_mib:.1} MiB ({}, compression {}, {:.0}%) in {:.2} s",
         s.written,
-        s.plan.ram.count(),
-        mib(s.plan.ram.count()),
+        s.census.ram,
+        mib(s.census.ram),
         s.options.format.name(),
         s.options.compression.name(),
         if of > 0.0 { 100.0 * written_mib / of } else { 0.0 },
         (s.filter_time + s.write_time).as_secs_f64(),
     );
     let kept = |excluded: bool| {
-        let classes = PageClass::ALL.into_iter().filter(|c| s.plan.found(*c) > 0);
+        let classes = PageClass::ALL.into_iter().filter(|c| s.census.found(*c) > 0);
         let named = classes
-            .filter(|c| s.plan.level.excludes(*c) == excluded)
-            .map(|c| format!("{} {}", c.name(), s.plan.found(c)));
+            .filter(|c| s.census.selection.excludes(*c) == excluded)
+            .map(|c| format!("{} {}", c.name(), s.census.found(c)));
         named.collect::<Vec<_>>().join(", ")
     };
     eprintln!("  kept: {}; zero-filled among them {}", kept(false), s.zero);
@@ -124,13 +182,13 @@ fn print_summary(s: &Summary) {
     if !left_out.is_empty() {
         eprintln!("  left out: {left_out}");
     }
-    if s.plan.absent > 0 {
-        eprintln!("  not in the source: {}", s.plan.absent);
+    if s.census.absent > 0 {
+        eprintln!("  not in the source: {}", s.census.absent);
     }
-    for m in &s.plan.missing {
+    for m in &s.census.missing {
         eprintln!("  VMCOREINFO has no {}: {}", m.fact, m.effect);
     }
-    for trouble in &s.plan.troubles {
+    for trouble in &s.census.troubles {
         eprintln!("  {trouble}");
     }
     for (pfn, why) in s.lost.iter().take(LOST_NAMED) {

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use kdump_loader::doctor::{self, Facts, Status};
+use kdump_loader::target::Wish;
 use serde_json::json;
 
 use super::arm;
@@ -19,9 +20,9 @@ pub struct Args {
     /// Kernel to capture with [default: that of `arm`]
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
-    /// Directory for dumps [default: that of `arm`]
-    #[arg(long, value_name = "DIR")]
-    target: Option<PathBuf>,
+    /// Where dumps go, as `arm` takes it; may be given more than once [default: those of `arm`]
+    #[arg(long, value_name = "TARGET")]
+    target: Vec<Wish>,
     /// Configuration file [default: /etc/kdump-rs/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,

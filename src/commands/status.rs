@@ -11,7 +11,7 @@ use kdump_loader::state::{self, State};
 use serde::Serialize;
 use serde_json::json;
 
-use super::arm::panic_test_text;
+use super::arm::{ladder_lines, panic_test_text};
 use crate::exit::Exit;
 
 /// Arguments.
@@ -143,10 +143,9 @@ fn describe(state: &State, more: &[String], changes: &[String]) -> String {
     if let Some(init) = &state.init {
         lines.insert(2, format!("  init       {}", init.path.display()));
     }
-    if let Some(target) = &state.target {
-        let (directory, fstype, uuid) = (target.directory.display(), &target.fstype, &target.uuid);
+    if !state.targets.is_empty() {
+        lines.extend(ladder_lines(&state.targets).iter().map(|line| format!("  {line}")));
         let (level, format, compression, end) = (state.level, &state.format, &state.compression, &state.end);
-        lines.push(format!("  target     {directory} ({fstype}, UUID {uuid})"));
         lines.push(format!("  dump       level {level}, {format}, {compression}, then {end}"));
     }
     lines.push(format!("  loaded by  {}", state.via));

@@ -1,12 +1,13 @@
 //! Lines on the console, with seconds since the start. Saying something never holds anything up: a
 //! console that takes nothing (a ^S on a serial line is enough) is given up after a few seconds, and
-//! what follows goes to the kernel log.
+//! what follows goes to the kernel log. All lines are kept in a file, too, of which each dump gets a copy.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::sync::OnceLock;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
@@ -28,13 +29,28 @@ static START: OnceLock<Instant> = OnceLock::new();
 /// Milliseconds after the start at which something was last done.
 static LAST_MOVE: AtomicU64 = AtomicU64::new(0);
 
+/// Everything that was said, by all processes.
+const LOG: &str = "/run/capture.log";
+/// Its copy beside a dump.
+const COPY: &str = "capture.log";
+/// More than this is not kept: it lies in memory.
+const LOG_MAX: u64 = 1 << 20;
+/// A child says at most so often that it moves.
+const BEAT: u64 = 500;
+
+static LOG_FILE: OnceLock<File> = OnceLock::new();
+static COPY_FILE: Mutex<Option<File>> = Mutex::new(None);
+/// Whether this is a child, whose standard output is for signs of life.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
 static CONSOLE: OnceLock<File> = OnceLock::new();
 static KMSG: OnceLock<File> = OnceLock::new();
 /// The console was given up, for good: waiting for it once more with every line would add up.
 static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
-/// Counts seconds from `before` ago, where another process began before this one.
+/// Counts seconds from `before` ago: this is a child, and another process began before it.
 pub fn began(before: Duration) {
+    IS_CHILD.store(true, Ordering::Relaxed);
     let now = Instant::now();
     let _ = START.set(now.checked_sub(before).unwrap_or(now));
 }
@@ -44,10 +60,46 @@ pub fn elapsed() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// Tells the watchdog that things are moving.
+/// Tells the watchdog that things are moving: here, or in the process that started this one.
 pub fn moved() {
     let now = u64::try_from(elapsed().as_millis()).unwrap_or(u64::MAX);
-    LAST_MOVE.store(now, Ordering::Relaxed);
+    let last = LAST_MOVE.load(Ordering::Relaxed);
+    if !IS_CHILD.load(Ordering::Relaxed) {
+        LAST_MOVE.store(now, Ordering::Relaxed);
+    } else if now.saturating_sub(last) >= BEAT || last == 0 {
+        LAST_MOVE.store(now, Ordering::Relaxed);
+        let mut out = io::stdout();
+        let _ = out.write(b".").and_then(|_| out.flush());
+    }
+}
+
+/// Writes everything that was and will be said to `capture.log` in `dir`, too.
+///
+/// # Errors
+/// Whatever the operating system says.
+pub fn log_to(dir: &Path) -> io::Result<()> {
+    let path = dir.join(COPY);
+    let is_new = !path.exists();
+    let mut copy = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+    let mut copied = Ok(());
+    if is_new {
+        copied = std::fs::read(LOG).and_then(|log| copy.write_all(&log));
+    }
+    *COPY_FILE.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+    copied
+}
+
+/// Brings the copy beside the dump to the disk.
+pub fn sync_log() {
+    if let Some(copy) = COPY_FILE.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        let _ = copy.sync_all();
+    }
+}
+
+/// Writes no copy any more.
+pub fn log_nowhere() {
+    sync_log();
+    *COPY_FILE.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// How long nothing has moved.
@@ -61,7 +113,9 @@ pub fn line(text: std::fmt::Arguments<'_>) {
     let seconds = elapsed().as_secs_f64();
     // Causes may have lines of their own. One write each, so that kernel messages come between them.
     for part in text.to_string().lines() {
-        put(format!("kdump-init: [{seconds:6.2}] {part}\n").as_bytes());
+        let line = format!("kdump-init: [{seconds:6.2}] {part}\n");
+        keep(line.as_bytes());
+        put(line.as_bytes());
     }
 }
 
@@ -73,6 +127,21 @@ pub fn text(text: &str, limit: usize) {
         put(line);
     }
     put(b"\n");
+}
+
+/// Writes one line to the files that keep them.
+fn keep(line: &[u8]) {
+    if LOG_FILE.get().is_none()
+        && let Ok(log) = OpenOptions::new().append(true).create(true).open(LOG)
+    {
+        let _ = LOG_FILE.set(log);
+    }
+    if let Some(mut log) = LOG_FILE.get().filter(|log| log.metadata().is_ok_and(|m| m.len() < LOG_MAX)) {
+        let _ = log.write_all(line);
+    }
+    if let Some(copy) = COPY_FILE.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        let _ = copy.write_all(line);
+    }
 }
 
 /// Writes one line to the console, else to the kernel log.

@@ -1,6 +1,7 @@
 //! What is written, from the small and certain to the large: log, report, dump, manifest.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,47 +10,133 @@ use kdump_analyze::log::Log;
 use kdump_capture::config::CaptureConfig;
 use kdump_capture::durable::{DurableFile, write_small};
 use kdump_capture::manifest::Manifest;
-use kdump_capture::{DumpLevel, Error, Options, Progress, Summary};
+use kdump_capture::meter::Meter;
+use kdump_capture::{Error, Options, Output, Plan, Progress, Summary};
 use kdump_vmcore::Dump;
 
 use crate::console::{self, say};
 use crate::record::{SOURCE, open_source};
-use crate::triage;
+use crate::room;
+use crate::target::DumpDir;
+use crate::{selfcheck, triage, worth};
 
-/// Writes everything to `dir`, as far as it goes.
-pub fn write_all(dir: &Path, config: &CaptureConfig) {
+/// What goes to a partition at once.
+const RAW_BUFFER: usize = 1 << 20;
+
+/// Writes everything to `dir`, as far as it goes; true if the dump is complete.
+pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
     let dump = match open_source() {
         Ok(dump) => dump,
-        Err(e) => return say!("{SOURCE}: {e}: there is nothing to dump"),
+        Err(e) => {
+            say!("{SOURCE}: {e}: there is nothing to dump");
+            return false;
+        }
     };
     let log = read_log(&dump);
     if let Some(log) = &log {
-        save(&dir.join("dmesg.txt"), log);
+        save(&dir.path.join("dmesg.txt"), log);
     }
-    triage::run(Some(dir));
+    triage::run(Some(&dir.path));
+    let (summary, checked) = match write_file(dir, &dump, config, log.as_deref()) {
+        Ok(written) => written,
+        Err(e) => {
+            say!("no complete dump: {e:#}");
+            return false;
+        }
+    };
+    tell(&summary);
+    if checked.log_reads_back == Some(false) {
+        say!("the kernel log does not read from the dump as it did from memory");
+    }
+    console::sync_log();
+    let mut manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
+    manifest.log_reads_back = checked.log_reads_back;
+    manifest.self_check = checked.self_check;
+    save(&dir.path.join("manifest.json"), manifest.to_json().as_bytes());
+    room::prune(dir, &config.retention, 0);
+    true
+}
+
+/// What was found when the written dump was read.
+struct Checked {
+    log_reads_back: Option<bool>,
+    self_check: Option<serde_json::Value>,
+}
+
+/// Writes the dump under its name, as much of it as there is room for; and tells whether `log` could be read from it again.
+fn write_file(
+    dir: &DumpDir,
+    dump: &Dump,
+    config: &CaptureConfig,
+    log: Option<&[u8]>,
+) -> anyhow::Result<(Summary, Checked)> {
+    let mut options = options(config);
+    let plan = decide(dump, &options)?;
+    let chosen = room::make(dir, &plan.census, &options, &config.retention);
+    let mut planned = (chosen == options.wanted.selection).then_some(plan);
+    options.wanted.selection = chosen;
+    loop {
+        let plan = planned.take().map_or_else(|| decide(dump, &options), Ok)?;
+        let census = plan.census.clone();
+        // An earlier attempt at a lower level may have left its beginning.
+        let out = DurableFile::create(&dir.path.join("vmcore"), true)?;
+        let mut reporter = Reporter::new();
+        let error = match write_vmcore(plan, Output::File(out.file()), &options, &mut reporter) {
+            Ok(summary) => {
+                let checked = Checked {
+                    log_reads_back: log.map(|log| reads_back(out.partial_path(), log)),
+                    self_check: selfcheck::run(out.partial_path(), &dir.path),
+                };
+                let begin = Instant::now();
+                out.commit()?;
+                say!("sync {:.2} s", begin.elapsed().as_secs_f64());
+                return Ok((summary, checked));
+            }
+            Err(error) => error,
+        };
+        let Progress { done, bytes, .. } = reporter.last;
+        if let Some(selection) =
+            is_full(&error).then(|| room::after_full(dir, &census, &options, bytes, done)).flatten()
+        {
+            say!("{error:#}: pages like these fit at dump level {}", selection.level.bits());
+            options.wanted.selection = selection;
+            continue;
+        }
+        if let Err(e) = out.leave() {
+            say!("vmcore.partial may not be on the disk: {e}");
+        }
+        return Err(error.context(format!("{done} pages are in vmcore.partial")));
+    }
+}
+
+/// Writes the dump to a partition, as a flattened stream: what was on it before fills no gap of the dump.
+pub fn write_raw(dump: &Dump, out: &File, config: &CaptureConfig) -> anyhow::Result<()> {
+    let options = options(config);
+    let mut buffered = io::BufWriter::with_capacity(RAW_BUFFER, out);
+    let stream = Output::Stream(&mut buffered);
+    let summary = write_vmcore(decide(dump, &options)?, stream, &options, &mut Reporter::new())?;
+    buffered.flush()?;
+    drop(buffered);
+    out.sync_all()?;
+    tell(&summary);
+    Ok(())
+}
+
+/// Decides which pages are written; a bug in that is an error.
+fn decide<'a>(dump: &'a Dump, options: &Options) -> anyhow::Result<Plan<'a>> {
+    let plan = catch_unwind(AssertUnwindSafe(|| Plan::new(dump, &options.wanted)));
+    Ok(plan.map_err(|_| anyhow::anyhow!("a bug in deciding what to write"))??)
+}
+
+/// The options of the configuration.
+fn options(config: &CaptureConfig) -> Options {
     let (mut options, complaints) = config.dump.options();
     for complaint in complaints {
         say!("{complaint}");
     }
     options.digests = true;
-    let path = dir.join("vmcore");
-    let log = log.as_deref();
-    let result = match write_vmcore(&dump, &path, &options, log) {
-        Err(e) if is_full(&e) && options.level != DumpLevel::MAX => {
-            say!("the target is full at dump level {}: trying level 31", options.level.bits());
-            options.level = DumpLevel::MAX;
-            write_vmcore(&dump, &path, &options, log)
-        }
-        result => result,
-    };
-    match result {
-        Ok((summary, log_reads_back)) => {
-            let mut manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
-            manifest.log_reads_back = log_reads_back;
-            save(&dir.join("manifest.json"), manifest.to_json().as_bytes());
-        }
-        Err(e) => say!("no complete dump: {e:#}; what was written of it is vmcore.partial"),
-    }
+    options.wanted.first = worth::take();
+    options
 }
 
 /// Writes a small file and says how that went.
@@ -63,7 +150,10 @@ pub fn save(path: &Path, bytes: &[u8]) {
 
 /// Whether the target has no room left.
 fn is_full(e: &anyhow::Error) -> bool {
-    let full = |e: &io::Error| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let full = |e: &io::Error| {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+    };
     matches!(e.downcast_ref(), Some(Error::Write { source, .. }) if full(source))
 }
 
@@ -82,34 +172,29 @@ fn read_log(dump: &Dump) -> Option<Vec<u8>> {
     None
 }
 
-/// Writes the dump; says what it holds, and whether `log` could be read from it again.
+/// Writes the dump; a bug in that is an error.
 fn write_vmcore(
-    dump: &Dump,
-    path: &Path,
+    plan: Plan<'_>,
+    out: Output<'_>,
     options: &Options,
-    log: Option<&[u8]>,
-) -> anyhow::Result<(Summary, Option<bool>)> {
-    say!("writing vmcore: dump level {}, {}", options.level.bits(), options.format.name());
-    // An earlier attempt at a lower level may have left its beginning.
-    let out = DurableFile::create(path, true)?;
-    let mut progress = Reporter { next: Instant::now() + Reporter::EVERY };
+    reporter: &mut Reporter,
+) -> anyhow::Result<Summary> {
+    let level = options.wanted.selection.level.bits();
+    say!("writing vmcore: dump level {level}, {}, {} pages", options.format.name(), plan.census.dumped);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        kdump_capture::capture(dump, options, out.file(), &mut |p| progress.tell(p))
+        kdump_capture::write(plan, options, out, &mut |p| reporter.tell(p))
     }));
-    let summary = result.map_err(|_| anyhow::anyhow!("a bug in writing the dump"))??;
-    let log_reads_back = log.map(|log| reads_back(out.partial_path(), log));
-    if log_reads_back == Some(false) {
-        say!("the kernel log does not read from the dump as it did from memory");
-    }
-    let begin = Instant::now();
-    out.commit()?;
+    Ok(result.map_err(|_| anyhow::anyhow!("a bug in writing the dump"))??)
+}
+
+/// Says what a dump holds.
+fn tell(summary: &Summary) {
     say!(
-        "vmcore is complete: {} pages, {} bytes; filter {:.2} s, write {:.2} s, sync {:.2} s",
+        "vmcore is complete: {} pages, {} bytes; filter {:.2} s, write {:.2} s",
         summary.written,
         summary.bytes,
         summary.filter_time.as_secs_f64(),
-        summary.write_time.as_secs_f64(),
-        begin.elapsed().as_secs_f64()
+        summary.write_time.as_secs_f64()
     );
     if let Some(peak) = peak_memory() {
         say!("peak memory of this program: {peak}");
@@ -117,13 +202,12 @@ fn write_vmcore(
     if summary.nr_lost > 0 {
         say!("{} pages could not be read; the manifest names them", summary.nr_lost);
     }
-    for m in &summary.plan.missing {
+    for m in &summary.census.missing {
         say!("VMCOREINFO has no {}: {}", m.fact, m.effect);
     }
-    for trouble in &summary.plan.troubles {
+    for trouble in &summary.census.troubles {
         say!("{trouble}");
     }
-    Ok((summary, log_reads_back))
 }
 
 /// Whether the written file, opened as any reader would, gives the same log: headers, bitmaps,
@@ -146,18 +230,28 @@ pub fn peak_memory() -> Option<String> {
 /// Says every few seconds how far the dump is.
 struct Reporter {
     next: Instant,
+    meter: Meter,
+    last: Progress,
 }
 
 impl Reporter {
     const EVERY: Duration = Duration::from_secs(5);
 
+    fn new() -> Self {
+        let last = Progress { done: 0, total: 0, bytes: 0 };
+        Self { next: Instant::now() + Self::EVERY, meter: Meter::default(), last }
+    }
+
     fn tell(&mut self, p: Progress) {
         console::moved();
-        if Instant::now() < self.next {
-            return;
+        if self.last.done == 0 {
+            // The rate counts from here.
+            self.meter.line(p, console::elapsed());
         }
-        self.next = Instant::now() + Self::EVERY;
-        let percent = p.done.saturating_mul(100).checked_div(p.total).unwrap_or(100);
-        say!("{percent}% ({} of {} pages, {} MiB written)", p.done, p.total, p.bytes >> 20);
+        self.last = p;
+        if Instant::now() >= self.next {
+            self.next = Instant::now() + Self::EVERY;
+            say!("writing: {}", self.meter.line(p, console::elapsed()));
+        }
     }
 }

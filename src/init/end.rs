@@ -1,13 +1,16 @@
-//! The last step: restart, power off or halt, come what may.
+//! The last step: restart, power off, halt or a shell, come what may.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::system::{RebootCommand, reboot};
 
-use crate::console::{elapsed, say, still_for};
+use crate::console::{elapsed, moved, say, still_for};
+use crate::watchdog;
 
 /// What follows the capture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +18,8 @@ pub enum Action {
     Reboot,
     PowerOff,
     Halt,
+    /// A shell on the console, and a restart when it ends.
+    Shell,
 }
 
 impl Action {
@@ -24,8 +29,9 @@ impl Action {
             "reboot" => Self::Reboot,
             "poweroff" => Self::PowerOff,
             "halt" => Self::Halt,
+            "shell" => Self::Shell,
             other => {
-                say!("end.action is {other:?}, not reboot, poweroff or halt: will reboot");
+                say!("end.action is {other:?}, not reboot, poweroff, halt or shell: will reboot");
                 Self::Reboot
             }
         }
@@ -33,7 +39,7 @@ impl Action {
 
     const fn command(self) -> RebootCommand {
         match self {
-            Self::Reboot => RebootCommand::Restart,
+            Self::Reboot | Self::Shell => RebootCommand::Restart,
             Self::PowerOff => RebootCommand::PowerOff,
             Self::Halt => RebootCommand::Halt,
         }
@@ -41,7 +47,7 @@ impl Action {
 
     const fn name(self) -> &'static str {
         match self {
-            Self::Reboot => "reboot",
+            Self::Reboot | Self::Shell => "reboot",
             Self::PowerOff => "power off",
             Self::Halt => "halt",
         }
@@ -49,7 +55,7 @@ impl Action {
 }
 
 /// A disk that answers at all answers in less.
-const STALL: Duration = Duration::from_secs(300);
+pub const STALL: Duration = Duration::from_secs(300);
 /// What the last step may take: what is left to sync, the unmount, and shutting devices down.
 const LAST_STEP: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(1);
@@ -57,6 +63,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// /proc/sys/kernel/sysrq forbids at the keyboard.
 /// Source: drivers/tty/sysrq.c `write_sysrq_trigger`, `sysrq_handle_reboot`
 const SYSRQ: &str = "/proc/sysrq-trigger";
+
+/// Where `arm` puts the program.
+const SHELL: &str = "/bin/shell";
 
 /// Milliseconds after the start at which the last step began, plus one; 0 before that.
 static LAST_STEP_BEGAN: AtomicU64 = AtomicU64::new(0);
@@ -83,7 +92,7 @@ pub fn start_watchdogs(action: Action) {
     start("last-resort", move || {
         loop {
             std::thread::sleep(POLL);
-            if is_overdue(LAST_STEP_BEGAN.load(Ordering::Relaxed), elapsed()) {
+            if is_stuck() {
                 if let Ok(mut trigger) = sysrq.as_ref() {
                     let _ = trigger.write_all(b"b");
                 }
@@ -122,8 +131,43 @@ fn is_overdue(began: u64, elapsed: Duration) -> bool {
     began != 0 && elapsed.saturating_sub(Duration::from_millis(began)) >= LAST_STEP
 }
 
+/// Whether the last step has taken longer than it may.
+pub fn is_stuck() -> bool {
+    is_overdue(LAST_STEP_BEGAN.load(Ordering::Relaxed), elapsed())
+}
+
+/// Runs the shell on the console until it ends, however long that takes.
+fn shell() {
+    let console = |write| OpenOptions::new().read(true).write(write).open("/dev/console");
+    let run = || -> std::io::Result<ExitStatus> {
+        let mut command = Command::new(SHELL);
+        // By this name a program of many names is a shell.
+        command.arg0("sh").stdin(console(false)?).stdout(console(true)?).stderr(console(true)?);
+        let mut child = command.spawn()?;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            moved();
+            std::thread::sleep(POLL);
+        }
+    };
+    say!("a shell, as configured: the machine restarts when it ends");
+    match run() {
+        Ok(status) => say!("the shell ended with {status}"),
+        Err(e) => say!("{SHELL}: {e}"),
+    }
+}
+
 /// Brings everything to the disks and takes the last step.
 pub fn end(action: Action) -> ! {
+    if action != Action::Reboot {
+        watchdog::stop();
+    }
+    if action == Action::Shell {
+        rustix::fs::sync();
+        shell();
+    }
     last_step_begins();
     rustix::fs::sync();
     say!("{}", action.name());

@@ -18,16 +18,23 @@ pub fn mount_early() {
         ("devtmpfs", "/dev", MountFlags::NOSUID),
         ("tmpfs", "/run", nodev),
     ] {
-        if let Err(e) = mount_at(fstype, fstype, dir, flags) {
+        if let Err(e) = mount_at(fstype, fstype, Path::new(dir), flags, "") {
             say!("cannot mount {dir}: {e}");
         }
     }
 }
 
 /// Mounts `source` on `dir`, which is made if it does not exist.
-pub fn mount_at(source: &str, fstype: &str, dir: &str, flags: MountFlags) -> std::io::Result<()> {
+pub fn mount_at(
+    source: &str,
+    fstype: &str,
+    dir: &Path,
+    flags: MountFlags,
+    options: &str,
+) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    Ok(mount(source, dir, fstype, flags, None)?)
+    let options = CString::new(options)?;
+    Ok(mount(source, dir, fstype, flags, (!options.is_empty()).then_some(options.as_c_str()))?)
 }
 
 /// Loads modules in the order given. One that fails need not be the one that matters: the others are

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail, ensure};
 use kdump_loader::arm::{self, Call, EntryState, Policy, Settings, TestHook, Via, decide};
+use kdump_loader::initramfs::RetentionConfig;
 use kdump_loader::machine::{self, Machine};
 use kdump_loader::plan::DEFAULT_RUN;
 use kdump_loader::state::State;
@@ -327,7 +328,10 @@ fn settings(asked: &Asked, kernel: PathBuf, given: arm::Given) -> Settings {
         kernel: Some(kernel),
         modules: None,
         init: None,
-        target: PathBuf::new(),
+        targets: vec![],
+        total_budget: None,
+        retention: RetentionConfig::default(),
+        shell: None,
         level: 0,
         format: String::new(),
         compression: String::new(),

@@ -24,7 +24,10 @@ impl DumpDir {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        assert_eq!(names, ["dmesg.txt", "manifest.json", "report.json", "report.txt", "vmcore"]);
+        assert_eq!(
+            names,
+            ["capture.log", "dmesg.txt", "manifest.json", "report.json", "report.txt", "vmcore"]
+        );
         for name in &names {
             assert!(fs::metadata(self.0.join(name)).unwrap().len() > 0, "{name} is empty");
         }

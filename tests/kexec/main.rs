@@ -190,11 +190,18 @@ fn given_initrd(modules: &Path) -> Vec<u8> {
     let config = CaptureConfig {
         modules: vec![],
         boot_id: "00000000-0000-0000-0000-000000000000".to_owned(),
-        target: TargetConfig { uuid: DISK_UUID.to_owned(), fstype: "ext4".to_owned(), path: "/crash".into() },
+        targets: vec![TargetConfig {
+            kind: "directory".to_owned(),
+            uuid: DISK_UUID.to_owned(),
+            fstype: "ext4".to_owned(),
+            path: "/crash".into(),
+            ..TargetConfig::default()
+        }],
         dump: DumpConfig { level: 31, format: "kdump".to_owned(), compression: "zstd".to_owned() },
         end: EndConfig { action: "reboot".to_owned() },
+        ..CaptureConfig::default()
     };
     let names = ["virtio_pci", "virtio_blk", "ext4"].map(|name| (name.to_owned(), Reason::Named));
     let wanted = tree.wanted(&names).unwrap();
-    initramfs::build(&std::fs::read(KDUMP_INIT).unwrap(), &tree, wanted, &[], config).unwrap().packed
+    initramfs::build(&std::fs::read(KDUMP_INIT).unwrap(), None, &tree, wanted, &[], config).unwrap().packed
 }

@@ -23,6 +23,20 @@ pub struct DumpFile {
     map: Option<Mmap>,
     windows: Box<[OnceLock<Option<Window>>; NR_WINDOWS]>,
     len: u64,
+    /// Whether it is /proc/vmcore or the like: not bytes in the page cache, but somebody's memory.
+    is_memory: bool,
+}
+
+/// A mapped stretch of /proc/vmcore, for as long as it is looked at.
+#[derive(Debug)]
+pub struct Piece(Mmap);
+
+impl core::ops::Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// Stretches that may be mapped of a file that is not mapped as a whole.
@@ -34,6 +48,9 @@ struct Window {
     offset: u64,
     map: Mmap,
 }
+
+/// From eight pages on, mapping is cheaper than reading.
+const PIECE_MIN: usize = 32 << 10;
 
 /// statfs magic of procfs (include/uapi/linux/magic.h, `PROC_SUPER_MAGIC`).
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
@@ -70,7 +87,28 @@ impl DumpFile {
         } else {
             None
         };
-        Ok(Self { file, map, windows: Box::default(), len })
+        Ok(Self { file, map, windows: Box::default(), len, is_memory: in_proc })
+    }
+
+    /// Gives up the map of the whole file: what is read once, from one end to the other, would count as this process's
+    /// memory and push out what others have in the page cache.
+    pub fn unmap(&mut self) {
+        self.map = None;
+    }
+
+    /// Maps a stretch of a file that is somebody's memory: /proc/vmcore maps the pages themselves, where reading would
+    /// map and copy one after the other. None for other files, of which reading is as quick.
+    ///
+    /// Source: fs/proc/vmcore.c `mmap_vmcore`, `copy_oldmem_page`.
+    #[must_use]
+    pub fn piece(&self, offset: u64, len: usize) -> Option<Piece> {
+        let end = offset.checked_add(len as u64)?;
+        if !self.is_memory || len == 0 || end > self.len {
+            return None;
+        }
+        // SAFETY: as for a window of it.
+        let map = unsafe { MmapOptions::new().offset(offset).len(len).map(&self.file) };
+        Some(Piece(map.ok()?))
     }
 
     /// Bytes in the file.
@@ -143,6 +181,12 @@ impl DumpFile {
         if end.is_none_or(|end| end > self.len) {
             return Err(ReadError::Truncated { at: self.len.max(offset) });
         }
+        if buf.len() >= PIECE_MIN
+            && let Some(piece) = self.piece(offset, buf.len())
+        {
+            buf.copy_from_slice(&piece);
+            return Ok(());
+        }
         self.file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => ReadError::Truncated { at: offset },
             _ => ReadError::Io { at: offset, errno: e.raw_os_error().unwrap_or(0) },
@@ -193,7 +237,7 @@ mod tests {
         let bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
         file.write_all(&bytes).unwrap();
         let len = bytes.len() as u64;
-        let file = DumpFile { file, map: None, windows: Box::default(), len };
+        let file = DumpFile { file, map: None, windows: Box::default(), len, is_memory: false };
         assert_eq!(file.borrow(5000, 9000), None);
         for _ in 0..2 {
             assert_eq!(file.window(5000, 9000), Some(&bytes[5000..14_000]));

@@ -4,7 +4,7 @@ use std::boxed::Box;
 use std::ops::Range;
 use std::vec::Vec;
 
-use crate::file::DumpFile;
+use crate::file::{DumpFile, Piece};
 use crate::flat::read::FlatFile;
 use crate::mem::ReadError;
 use crate::seekable::read::SeekableFile;
@@ -113,6 +113,22 @@ impl Image {
         match self {
             Self::Plain(file) => file.window(offset, len),
             Self::Flat(_) | Self::Zstd(_) => self.borrow(offset, len),
+        }
+    }
+
+    /// A mapped stretch; see [`DumpFile::piece`].
+    #[must_use]
+    pub fn piece(&self, offset: u64, len: usize) -> Option<Piece> {
+        match self {
+            Self::Plain(file) => file.piece(offset, len),
+            Self::Flat(_) | Self::Zstd(_) => None,
+        }
+    }
+
+    /// Gives up what is mapped as a whole; see [`DumpFile::unmap`].
+    pub fn unmap(&mut self) {
+        if let Self::Plain(file) = self {
+            file.unmap();
         }
     }
 

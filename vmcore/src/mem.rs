@@ -88,6 +88,13 @@ pub trait PhysMem {
         self.borrow(at, len)
     }
 
+    /// One large piece that is mapped for as long as it is looked at, where the source can do that and it is cheaper
+    /// than reading.
+    #[cfg(feature = "std")]
+    fn piece(&self, _at: PhysAddr, _len: usize) -> Option<crate::file::Piece> {
+        None
+    }
+
     /// Reads a little-endian u64.
     ///
     /// # Errors
@@ -109,6 +116,10 @@ impl<T: PhysMem + ?Sized> PhysMem for &T {
     fn window(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
         (**self).window(at, len)
     }
+    #[cfg(feature = "std")]
+    fn piece(&self, at: PhysAddr, len: usize) -> Option<crate::file::Piece> {
+        (**self).piece(at, len)
+    }
 }
 
 impl<T: PhysMem + ?Sized> PhysMem for Box<T> {
@@ -120,6 +131,10 @@ impl<T: PhysMem + ?Sized> PhysMem for Box<T> {
     }
     fn window(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
         (**self).window(at, len)
+    }
+    #[cfg(feature = "std")]
+    fn piece(&self, at: PhysAddr, len: usize) -> Option<crate::file::Piece> {
+        (**self).piece(at, len)
     }
 }
 

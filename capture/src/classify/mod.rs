@@ -13,14 +13,16 @@
 
 mod rules;
 
-pub use rules::{MissingFact, Rules};
+pub use rules::{MissingFact, Rules, TypeFacts};
 
 /// What a page is used for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(usize)]
 pub enum PageClass {
-    /// Anything not named below: kernel data and text, page tables, stacks.
+    /// Anything not named below: kernel data and text, stacks.
     Kernel,
+    /// Page tables, of processes mostly; those of the kernel itself are not told from its data.
+    PageTables,
     /// A slab: kernel objects of equal size.
     Slab,
     /// Its struct page cannot be read, was never initialised, or contradicts itself. Kept.
@@ -29,6 +31,10 @@ pub enum PageClass {
     Cache,
     /// File contents with private data (buffer heads, mostly).
     CachePrivate,
+    /// As `Cache`, and not yet on the disk; told where the kernel says which bit that is.
+    DirtyCache,
+    /// As `CachePrivate`, and not yet on the disk.
+    DirtyCachePrivate,
     /// Anonymous memory of processes.
     Anon,
     /// Huge pages of hugetlbfs.
@@ -45,12 +51,15 @@ pub enum PageClass {
 
 impl PageClass {
     /// Every class.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Kernel,
+        Self::PageTables,
         Self::Slab,
         Self::Unsure,
         Self::Cache,
         Self::CachePrivate,
+        Self::DirtyCache,
+        Self::DirtyCachePrivate,
         Self::Anon,
         Self::Hugetlb,
         Self::Free,
@@ -64,10 +73,13 @@ impl PageClass {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
+            Self::PageTables => "page_tables",
             Self::Slab => "slab",
             Self::Unsure => "unsure",
             Self::Cache => "cache",
             Self::CachePrivate => "cache_private",
+            Self::DirtyCache => "dirty_cache",
+            Self::DirtyCachePrivate => "dirty_cache_private",
             Self::Anon => "anon",
             Self::Hugetlb => "hugetlb",
             Self::Free => "free",
@@ -210,6 +222,9 @@ impl Rules {
         if has(self.slab_flag) || self.types.is(word, self.slab_type) {
             return (PageClass::Slab, extent);
         }
+        if self.types.is(word, self.page_table) {
+            return (PageClass::PageTables, extent);
+        }
         // Mapping counts start at -1; below are page types. What has a type is the kernel's own.
         if (word as i32) < -1 {
             return (PageClass::Kernel, extent);
@@ -230,9 +245,12 @@ impl Rules {
             return if self.can_tell_slabs() { PageClass::Anon } else { PageClass::Kernel };
         }
         if has(self.lru) || has(self.swapcache) && has(self.swapbacked) {
-            return match self.private_flag {
-                Some(mask) if flags & mask == 0 => PageClass::Cache,
-                _ => PageClass::CachePrivate,
+            let is_private = self.private_flag.is_none_or(|mask| flags & mask != 0);
+            return match (is_private, has(self.dirty)) {
+                (false, false) => PageClass::Cache,
+                (false, true) => PageClass::DirtyCache,
+                (true, false) => PageClass::CachePrivate,
+                (true, true) => PageClass::DirtyCachePrivate,
             };
         }
         PageClass::Kernel

@@ -86,6 +86,8 @@ pub struct Rules {
     pub(super) offline: Option<u32>,
     pub(super) unaccepted: Option<u32>,
     pub(super) slab_type: Option<u32>,
+    pub(super) page_table: Option<u32>,
+    pub(super) dirty: Option<u64>,
     pub(super) slab_flag: Option<u64>,
     pub(super) lru: Option<u64>,
     pub(super) swapcache: Option<u64>,
@@ -97,6 +99,24 @@ pub struct Rules {
     order_at: Option<usize>,
     /// Pages of the largest free block.
     pub(super) max_block: usize,
+}
+
+/// What BTF says and VMCOREINFO does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TypeFacts {
+    /// `PG_dirty` of `enum pageflags`.
+    pub dirty_bit: Option<u32>,
+    /// `PGTY_table` of `enum pagetype` (6.12+), a number, or `PG_table` of 6.11, a cleared bit.
+    pub table_type: Option<u32>,
+}
+
+/// The type of page tables where it follows from other types: up to 6.10 it is the bit above those of free and offline
+/// pages.
+///
+/// Source: include/linux/page-flags.h: `PG_buddy` 0x80, `PG_offline` 0x100, `PG_table` 0x200.
+fn table_type(types: TypeEncoding, buddy: Option<u32>, offline: Option<u32>) -> Option<u32> {
+    let is_known = buddy == Some(!0x80) && offline == Some(!0x100);
+    (types == TypeEncoding::Word && is_known).then_some(!0x200)
 }
 
 /// struct page has 56 to 96 bytes, whatever the configuration; more is a damaged note.
@@ -177,6 +197,8 @@ impl Rules {
             offline,
             unaccepted: page_type("UNACCEPTED").filter(|_| max_order.is_some()),
             slab_type,
+            page_table: table_type(types, buddy, offline),
+            dirty: None,
             slab_flag: mask("PG_slab"),
             lru: mask("PG_lru"),
             swapcache: mask("PG_swapcache"),
@@ -189,6 +211,29 @@ impl Rules {
         };
         rules.name_missing(&mut need, buddy, max_order);
         Some(rules)
+    }
+
+    /// Adds what types say.
+    pub fn learn(&mut self, facts: TypeFacts) {
+        self.dirty = facts.dirty_bit.and_then(|bit| 1u64.checked_shl(bit));
+        let word = |value: u32| match self.types {
+            TypeEncoding::Word => None,
+            TypeEncoding::HighHalf => Some(!value),
+            TypeEncoding::TopByte => (0xf0..0xff).contains(&value).then(|| value << 24),
+        };
+        self.page_table = self.page_table.or_else(|| word(facts.table_type?));
+    }
+
+    /// Whether dirty page cache can be told from clean.
+    #[must_use]
+    pub const fn can_tell_dirty(&self) -> bool {
+        self.dirty.is_some()
+    }
+
+    /// Whether page tables can be told.
+    #[must_use]
+    pub const fn can_tell_page_tables(&self) -> bool {
+        self.page_table.is_some()
     }
 
     /// One line per fact that is not there.

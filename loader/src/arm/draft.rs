@@ -11,13 +11,14 @@ use crate::machine::Machine;
 use crate::modules::Wanted;
 use crate::plan::Need;
 use crate::state::FileId;
-use crate::target::Target;
+use crate::target::Rung;
+use crate::watchdog;
 
 /// What runs in the capture kernel, built.
 #[derive(Debug)]
 pub struct Capture {
-    /// Where the dump goes.
-    pub target: Target,
+    /// Where the dump goes, in this order.
+    pub targets: Vec<Rung>,
     /// The initramfs.
     pub initramfs: Initramfs,
     /// kdump-init's file.
@@ -32,13 +33,13 @@ pub fn find_kernel(settings: &Settings, machine: &Machine) -> Result<Kernel, Err
     read_kernel(settings, &machine.release)
 }
 
-/// Resolves the target and builds the initramfs for it.
+/// Resolves the targets and builds the initramfs for it.
 ///
 /// # Errors
 /// [`Error`].
 pub fn build(settings: &Settings, machine: &Machine, kernel: &Kernel) -> Result<Capture, Error> {
-    let (target, initramfs, init) = build_capture(settings, machine, &kernel.image)?;
-    Ok(Capture { target, initramfs, init })
+    let (targets, initramfs, init) = build_capture(settings, machine, &kernel.image, Path::new("/"))?;
+    Ok(Capture { targets, initramfs, init })
 }
 
 /// Finds kdump-init, and checks that it would start.
@@ -47,11 +48,11 @@ pub fn build(settings: &Settings, machine: &Machine, kernel: &Kernel) -> Result<
 /// [`Error::NotFound`], [`Error::File`], [`Error::Initramfs`].
 pub fn find_init(settings: &Settings) -> Result<PathBuf, Error> {
     let path = find("kdump-init", "--init", settings.init.as_deref(), &init_places())?;
-    initramfs::check_init(&read_file("kdump-init", &path)?)?;
+    initramfs::check_static("kdump-init", &read_file("kdump-init", &path)?)?;
     Ok(path)
 }
 
-/// Finds the modules that reach the target.
+/// Finds the modules that reach the targets.
 ///
 /// # Errors
 /// [`Error::Modules`], [`Error::OtherModules`].
@@ -59,10 +60,11 @@ pub fn find_modules(
     settings: &Settings,
     machine: &Machine,
     kernel: &Kernel,
-    target: &Target,
+    targets: &[Rung],
 ) -> Result<Vec<Wanted>, Error> {
     let (tree, _) = open_modules(settings, machine, &kernel.image)?;
-    Ok(initramfs::find_modules(&tree, target)?)
+    let watchdogs = watchdog::drivers(&tree, &watchdog::find(Path::new("/")))?;
+    Ok(initramfs::find_modules(&tree, targets, watchdogs.names)?)
 }
 
 /// Both from the settings alone. `root` is where /proc and /sys are.

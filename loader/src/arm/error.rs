@@ -69,6 +69,9 @@ pub enum Error {
     /// The target.
     #[error(transparent)]
     Target(#[from] target::Error),
+    /// An end in a shell, and none to run.
+    #[error("the capture cannot end in a shell without one: name a static program with --shell (busybox)")]
+    NoShell,
     /// The initramfs.
     #[error("the capture initramfs cannot be built")]
     Initramfs(#[from] initramfs::Error),

@@ -26,18 +26,15 @@ pub(super) fn init(facts: &Facts) -> Verdict {
 
 /// Where the dump goes.
 pub(super) fn target(facts: &Facts) -> Verdict {
-    match &facts.outlook.target {
-        Ok(target) => pass(format!(
-            "{} on {} ({}, UUID {})",
-            target.directory.display(),
-            target.device.display(),
-            target.fstype,
-            target.uuid
-        )),
+    match &facts.outlook.targets {
+        Ok(targets) => {
+            let named: Vec<_> = targets.iter().map(crate::target::Rung::describe).collect();
+            pass(named.join("; then "))
+        }
         Err(error @ crate::target::Error::NoDirectory { path, .. }) => {
             fail(chain(error), format!("mkdir -p {}", path.display()))
         }
-        Err(error) => fail(chain(error), "kdump-rs arm --target DIRECTORY-ON-EXT4"),
+        Err(error) => fail(chain(error), "kdump-rs arm --target DIRECTORY"),
     }
 }
 
@@ -68,23 +65,26 @@ pub(super) fn drivers(facts: &Facts) -> Verdict {
 
 /// Room for the dump that would be taken now.
 pub(super) fn space(facts: &Facts) -> Verdict {
-    let (Ok(target), Some(memory)) = (&facts.outlook.target, facts.system.memory) else {
+    let (Ok(targets), Some(memory)) = (&facts.outlook.targets, facts.system.memory) else {
         return warn("not known without a target and /proc/meminfo", "df -h /var/crash");
     };
+    // One that takes the dump is enough.
+    let roomiest = targets.iter().filter_map(|t| Some((t.free_bytes()?, t))).max_by_key(|(free, _)| *free);
+    let Some((free, target)) = roomiest else { return pass("only the servers know how much room they have") };
     let level = facts.outlook.level;
     let ram = facts.machine.iomem.ram().iter().map(|range| range.len()).sum();
     let ratio = if facts.outlook.is_compressed { COMPRESSION } else { 1 };
-    let (most, free) = (memory.predicted(ram, level), target.free_bytes);
+    let most = memory.predicted(ram, level);
     // A dump that does not fit is tried again at the highest level.
     let least = memory.predicted(ram, level.max(MAX_LEVEL)) / ratio;
     let found = format!(
         "{} free in {}; a dump now has {} at level {level}, before compression",
         size_text(free),
-        target.directory.display(),
+        target.name(),
         size_text(most)
     );
     let remedy = match level {
-        MAX_LEVEL => format!("rm -r {}/OLD-DUMP", target.directory.display()),
+        MAX_LEVEL => format!("rm -r {}/OLD-DUMP", target.name()),
         _ => format!("kdump-rs arm --level {MAX_LEVEL}"),
     };
     if free < least {

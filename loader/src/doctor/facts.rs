@@ -11,7 +11,7 @@ use crate::plan::Need;
 use crate::rehearsed::Rehearsed;
 use crate::reserve::{Record, Value};
 use crate::state::State;
-use crate::target::{self, Target};
+use crate::target::{self, Rung};
 
 /// The facts.
 #[derive(Debug)]
@@ -45,9 +45,9 @@ pub struct Outlook {
     pub kernel: Result<(PathBuf, String), arm::Error>,
     /// kdump-init's file.
     pub init: Result<PathBuf, arm::Error>,
-    /// Where the dump goes.
-    pub target: Result<Target, target::Error>,
-    /// Modules for it; `None` where kernel or target are missing.
+    /// Where the dump goes, in this order.
+    pub targets: Result<Vec<Rung>, target::Error>,
+    /// Modules for them; `None` where kernel or target are missing.
     pub modules: Option<Result<Vec<String>, arm::Error>>,
     /// The initramfs, where all that it is made of is there.
     pub initramfs: Option<Initramfs>,
@@ -101,10 +101,10 @@ impl Outlook {
     pub fn new(settings: &Settings, machine: &Machine) -> Self {
         let kernel = draft::find_kernel(settings, machine);
         let init = draft::find_init(settings);
-        let target = Target::resolve(&settings.target);
-        let modules = match (&kernel, &target) {
-            (Ok(kernel), Ok(target)) => {
-                let found = draft::find_modules(settings, machine, kernel, target);
+        let targets = Rung::resolve_all(&settings.targets);
+        let modules = match (&kernel, &targets) {
+            (Ok(kernel), Ok(targets)) => {
+                let found = draft::find_modules(settings, machine, kernel, targets);
                 Some(found.map(|found| found.into_iter().map(|module| module.name).collect()))
             }
             _ => None,
@@ -123,7 +123,7 @@ impl Outlook {
             initramfs: initramfs.map(|capture| capture.initramfs),
             kernel: kernel.map(|kernel| (kernel.path, kernel.image.version().unwrap_or_default().to_owned())),
             init,
-            target,
+            targets,
             modules,
         }
     }

@@ -2,8 +2,8 @@
 
 use super::{Facts, Verdict, pass, warn};
 
-/// How long a capture may well take, in seconds: what a watchdog should leave it.
-const CAPTURE_SECONDS: u64 = 600;
+/// How long the capture kernel may well take until kdump-init feeds the watchdog, in seconds.
+const BOOT_SECONDS: u64 = 30;
 
 /// Sets sysctls now and for later boots.
 fn set(assignments: &[&str]) -> String {
@@ -102,7 +102,7 @@ pub(super) fn watchdog(facts: &Facts) -> Verdict {
         .watchdogs
         .iter()
         .filter(|dog| is_hardware(&dog.identity) && dog.is_active != Some(false))
-        .filter(|dog| dog.timeout.is_none_or(|seconds| seconds < CAPTURE_SECONDS))
+        .filter(|dog| dog.timeout.is_none_or(|seconds| seconds < BOOT_SECONDS))
         .map(|dog| {
             let timeout = dog.timeout.map_or("an unknown time".to_owned(), |seconds| format!("{seconds} s"));
             let doubt = if dog.is_active.is_none() { ", if it counts" } else { "" };
@@ -110,12 +110,12 @@ pub(super) fn watchdog(facts: &Facts) -> Verdict {
         })
         .collect();
     if biting.is_empty() {
-        return pass("no watchdog that would reset the machine during a capture");
+        return pass("no watchdog that would reset the machine before kdump-init feeds it");
     }
     warn(
-        format!("{}: nobody feeds it in the capture kernel", biting.join("; ")),
+        format!("{}: that may be before the capture kernel feeds it", biting.join("; ")),
         format!(
-            "mkdir -p /etc/systemd/system.conf.d && printf '[Manager]\\nRuntimeWatchdogSec={CAPTURE_SECONDS}\\n' > \
+            "mkdir -p /etc/systemd/system.conf.d && printf '[Manager]\\nRuntimeWatchdogSec={BOOT_SECONDS}\\n' > \
              /etc/systemd/system.conf.d/kdump-rs.conf && systemctl daemon-reexec"
         ),
     )

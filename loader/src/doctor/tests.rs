@@ -9,7 +9,7 @@ use crate::plan::{Item, Need};
 use crate::rehearsed::Rehearsed;
 use crate::state::{FileId, STATE_VERSION, State};
 use crate::sysfs::Lockdown;
-use crate::target::{self, Target};
+use crate::target::{self, Place, Rung, Target};
 
 const RELEASE: &str = "6.12.117+deb13-amd64";
 const MIB: u64 = 1 << 20;
@@ -28,7 +28,7 @@ fn state() -> State {
         init: None,
         modules: vec![],
         initramfs_bytes: 2 * MIB,
-        target: None,
+        targets: vec![],
         level: 31,
         format: "kdump".into(),
         compression: "zstd".into(),
@@ -77,6 +77,7 @@ fn facts() -> Facts {
         fstype: "ext4".into(),
         path: "/var/crash".into(),
         device: "/dev/vda1".into(),
+        options: String::new(),
         sysfs: vec![],
         free_bytes: 20 << 30,
     };
@@ -96,7 +97,7 @@ fn facts() -> Facts {
             is_compressed: true,
             kernel: Ok(("/boot/vmlinuz".into(), RELEASE.into())),
             init: Ok("/usr/lib/kdump-rs/kdump-init".into()),
-            target: Ok(target),
+            targets: Ok(vec![Rung { place: Place::Directory(target), budget_s: None }]),
             modules: Some(Ok(vec!["virtio_blk".into(), "ext4".into()])),
             initramfs: Some(Default::default()),
             need: Some(need(60 * MIB, 110 * MIB)),
@@ -230,16 +231,17 @@ fn what_a_capture_lacks_is_found_piece_by_piece() {
         f.outlook.kernel = Err(missing("kernel image"));
     });
     expect("init", Status::Fail, "must be linked statically", "--init", |f| {
-        let error = crate::initramfs::Error::NotStatic { interpreter: "/lib64/ld.so".into() };
+        let error =
+            crate::initramfs::Error::NotStatic { what: "kdump-init", interpreter: "/lib64/ld.so".into() };
         f.outlook.init = Err(arm::Error::Initramfs(error));
     });
-    expect("target", Status::Fail, "xfs", "--target", |f| {
-        f.outlook.target =
-            Err(target::Error::Unsupported { path: "/var/crash".into(), fstype: "xfs".into() });
+    expect("target", Status::Fail, "zfs", "--target", |f| {
+        f.outlook.targets =
+            Err(target::Error::Unsupported { path: "/var/crash".into(), fstype: "zfs".into() });
     });
     expect("target", Status::Fail, "No such file", "mkdir -p /var/crash", |f| {
         let source = std::io::Error::from_raw_os_error(2);
-        f.outlook.target = Err(target::Error::NoDirectory { path: "/var/crash".into(), source });
+        f.outlook.targets = Err(target::Error::NoDirectory { path: "/var/crash".into(), source });
     });
     expect("drivers", Status::Fail, "the disk needs the driver nvme", "--explain", |f| {
         f.outlook.modules = Some(Err(arm::Error::Modules(crate::modules::Error::NoDriver {
@@ -259,7 +261,8 @@ fn a_target_is_measured_by_the_dump_that_would_be_taken_now() {
     let free = |bytes: u64, level: u8| {
         move |f: &mut Facts| {
             f.outlook.level = level;
-            f.outlook.target.as_mut().unwrap().free_bytes = bytes;
+            let Place::Directory(target) = &mut f.outlook.targets.as_mut().unwrap()[0].place else { return };
+            target.free_bytes = bytes;
         }
     };
     // 312 MiB less 160 at level 31: 152; at level 0 all of RAM, more than 3 GiB.
@@ -349,15 +352,15 @@ fn a_watchdog_bites_unless_it_is_of_software_or_patient() {
     expect(
         "watchdog",
         Status::Warn,
-        "iTCO_wdt) resets the machine after 30 s",
+        "iTCO_wdt) resets the machine after 10 s",
         "RuntimeWatchdogSec",
-        dog("iTCO_wdt", Some(true), Some(30)),
+        dog("iTCO_wdt", Some(true), Some(10)),
     );
     expect("watchdog", Status::Warn, "if it counts", "RuntimeWatchdogSec", dog("iTCO_wdt", None, None));
     for (identity, is_active, timeout) in [
         ("Software Watchdog", Some(true), Some(30)),
         ("iTCO_wdt", Some(false), Some(30)),
-        ("iTCO_wdt", Some(true), Some(900)),
+        ("iTCO_wdt", Some(true), Some(30)),
     ] {
         expect("watchdog", Status::Pass, "", "", dog(identity, is_active, timeout));
     }

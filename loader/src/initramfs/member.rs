@@ -25,6 +25,8 @@ pub struct Member {
 pub enum Why {
     /// The first program.
     Init,
+    /// What it ends in.
+    Shell,
     /// A module.
     Module {
         /// Its name.
@@ -54,11 +56,12 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Init => f.write_str("init: kdump-init, the first program, takes the dump"),
+            Self::Shell => f.write_str("shell: runs on the console when all is done"),
             Self::Module { reason, .. } => reason.fmt(f),
             Self::Firmware { module, from } => {
                 write!(f, "firmware asked for by {module} (from {})", from.display())
             }
-            Self::Configuration => f.write_str("configuration: target, dump level, modules in load order"),
+            Self::Configuration => f.write_str("configuration: targets, dump level, modules in load order"),
             Self::Node { purpose } => write!(f, "device node: {purpose}"),
             Self::MountPoint => f.write_str("mount point"),
         }

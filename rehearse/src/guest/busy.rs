@@ -3,8 +3,8 @@
 
 use std::fs::{self, File};
 use std::hint::black_box;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::thread;
@@ -18,6 +18,8 @@ use crate::scene;
 const HELD: usize = 32 << 20;
 /// Page cache of a file on the disk.
 const CACHED: usize = 16 << 20;
+/// A guest that says nothing for long is given up.
+const SAID_EVERY: u64 = 256 << 20;
 /// Files on tmpfs: page cache too, but with no disk behind it.
 const SHARED: usize = 8 << 20;
 
@@ -32,12 +34,15 @@ pub enum Role {
     Holder,
     /// Holds pages of the pattern that [`crate::scene`] knows.
     Pattern,
+    /// Holds anonymous memory with files' contents.
+    Loader,
     /// Crashes, on a CPU of the host's choice.
     Crasher,
 }
 
 impl Role {
-    const ALL: [Self; 5] = [Self::Sleeper, Self::Burner, Self::Holder, Self::Pattern, Self::Crasher];
+    const ALL: [Self; 6] =
+        [Self::Sleeper, Self::Burner, Self::Holder, Self::Pattern, Self::Loader, Self::Crasher];
 
     /// The task's name in the dump.
     #[must_use]
@@ -47,6 +52,7 @@ impl Role {
             Self::Burner => "kdump-burner",
             Self::Holder => "kdump-holder",
             Self::Pattern => "kdump-pattern",
+            Self::Loader => "kdump-loader",
             Self::Crasher => "kdump-crasher",
         }
     }
@@ -66,7 +72,7 @@ impl FromStr for Role {
 }
 
 /// Fills page cache and tmpfs, and starts the processes that do not take CPU time.
-pub(super) fn populate() -> Result<(), Failure> {
+pub(super) fn populate(orders: &Orders) -> Result<(), Failure> {
     let cached = Path::new(MOUNT_POINT).join("spool");
     fs::create_dir_all(&cached).map_err(because("cannot create the spool directory"))?;
     for (path, bytes) in [(cached.join("ballast"), CACHED), (Path::new("/run/ballast").to_owned(), SHARED)] {
@@ -78,6 +84,63 @@ pub(super) fn populate() -> Result<(), Failure> {
     }
     for role in [Role::Sleeper, Role::Sleeper, Role::Sleeper, Role::Holder] {
         start(role)?;
+    }
+    if orders.load_bytes > 0 { load(orders.load_bytes) } else { Ok(()) }
+}
+
+/// Half of `bytes` as page cache of the disk's files, a quarter as copies of them on tmpfs; the last quarter is the
+/// loader's own memory.
+fn load(bytes: u64) -> Result<(), Failure> {
+    let mut files = Vec::new();
+    list(Path::new(MOUNT_POINT), &mut files)?;
+    let (mut cached, mut copied) = (0, 0);
+    for (number, path) in files.iter().enumerate() {
+        if cached >= bytes / 2 {
+            break;
+        }
+        let content = fs::read(path).map_err(because("cannot read ballast"))?;
+        cached += content.len() as u64;
+        if cached / SAID_EVERY > (cached - content.len() as u64) / SAID_EVERY {
+            super::say(&format!("filling memory: {} MiB cached", cached >> 20));
+        }
+        if copied < bytes / 4 {
+            copied += content.len() as u64;
+            fs::write(format!("/run/ballast-{number}"), content).map_err(because("cannot copy ballast"))?;
+        }
+    }
+    start(Role::Loader)?;
+    super::say(&format!("filled memory: {} MiB cached, {} MiB copied", cached >> 20, copied >> 20));
+    Ok(())
+}
+
+/// Contents of the disk's files, last ones first, up to `bytes`.
+fn anonymous(bytes: u64) -> Result<Vec<u8>, Failure> {
+    let mut files = Vec::new();
+    list(Path::new(MOUNT_POINT), &mut files)?;
+    let limit = usize::try_from(bytes).map_err(because("too much to hold"))?;
+    let mut held = Vec::with_capacity(limit);
+    for path in files.iter().rev() {
+        let room = (limit - held.len()) as u64;
+        if room == 0 {
+            break;
+        }
+        let file = File::open(path).map_err(because("cannot open ballast"))?;
+        file.take(room).read_to_end(&mut held).map_err(because("cannot read ballast"))?;
+    }
+    Ok(held)
+}
+
+/// Regular files below `dir`, in an order that is the same each time.
+fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let entries = fs::read_dir(dir).map_err(because("cannot list ballast"))?;
+    let mut entries: Vec<_> = entries.flatten().collect();
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => list(&entry.path(), files)?,
+            Ok(kind) if kind.is_file() => files.push(entry.path()),
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -107,6 +170,9 @@ pub(super) fn be(role: Role) -> Result<(), Failure> {
         fill(&mut held, 1);
     }
     let orders = Orders::read()?;
+    if role == Role::Loader {
+        held = anonymous(orders.load_bytes / 4)?;
+    }
     let mut patterns = Vec::new();
     if role == Role::Pattern {
         // Page-aligned, so that each pattern is one physical page.
@@ -122,7 +188,7 @@ pub(super) fn be(role: Role) -> Result<(), Failure> {
         Role::Burner => loop {
             black_box(());
         },
-        Role::Sleeper | Role::Holder | Role::Pattern => loop {
+        Role::Sleeper | Role::Holder | Role::Pattern | Role::Loader => loop {
             thread::sleep(Duration::from_secs(3600));
             black_box((&held, &patterns));
         },

@@ -10,6 +10,7 @@ use kdump_loader::superblock::read_ext_uuid;
 use rustix::mount::{MountFlags, mount};
 
 use super::{Failure, because};
+use crate::Mount;
 use crate::disk::{DUMPS, MOUNT_POINT, UUID};
 
 /// virtio-blk probes while its module loads; this is for slow emulation.
@@ -31,6 +32,15 @@ pub(super) fn mount_by_uuid() -> Result<(), Failure> {
         .map_err(because(&format!("cannot mount {} on {MOUNT_POINT}", device.display())))?;
     let dumps = PathBuf::from(MOUNT_POINT).join(DUMPS);
     fs::create_dir_all(&dumps).map_err(because(&format!("cannot create {}", dumps.display())))
+}
+
+/// Mounts what a scene has besides.
+pub(super) fn mount_one(wanted: &Mount) -> Result<(), Failure> {
+    let Mount { device, fstype, directory } = wanted;
+    fs::create_dir_all(directory).map_err(because(&format!("cannot create {directory}")))?;
+    let none: Option<&CStr> = None;
+    mount(device, directory, fstype, MountFlags::empty(), none)
+        .map_err(because(&format!("cannot mount {device} on {directory}")))
 }
 
 fn find() -> Option<PathBuf> {

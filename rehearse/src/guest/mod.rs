@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, init_module, reboot, sethostname, uname};
 
-use crate::initramfs::{GUEST_MODULES, KDUMP_RS};
+use crate::initramfs::{GUEST_MODULES, KDUMP_RS, modules_of};
 use crate::phase::GUEST_PREFIX;
 use crate::scene::ANSWERED;
 use crate::{Added, Crash};
@@ -107,7 +107,11 @@ fn live() -> Result<(), Failure> {
         load_modules()?;
         crash::prepare(orders.crash)?;
         disk::mount_by_uuid()?;
-        busy::populate()?;
+        for mount in &orders.mounts {
+            load_module_and_needs(&modules_of(mount))?;
+            disk::mount_one(mount)?;
+        }
+        busy::populate(&orders)?;
         if orders.added == Added::default() {
             start_pattern(&orders)?;
         }

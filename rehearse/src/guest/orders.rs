@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{Added, Crash};
+use crate::{Added, Crash, Mount};
 
 /// The orders.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,6 +15,8 @@ pub struct Orders {
     pub panic_cpu: Option<u32>,
     /// Bytes to be filled with pattern pages.
     pub pattern_bytes: u64,
+    /// Bytes to be filled with the contents of the files on the disk.
+    pub load_bytes: u64,
     /// Wait, armed, until the host says go.
     pub is_held: bool,
     /// Arguments of `kdump-rs kexec load`, for an image that is entered instead of crashing.
@@ -36,6 +38,8 @@ pub struct Orders {
     pub asked: Vec<String>,
     /// What comes while it waits.
     pub added: Added,
+    /// File systems to mount before it is armed.
+    pub mounts: Vec<Mount>,
 }
 
 impl Orders {
@@ -55,6 +59,9 @@ impl Orders {
         if self.pattern_bytes > 0 {
             text.push_str(&format!("pattern {}\n", self.pattern_bytes));
         }
+        if self.load_bytes > 0 {
+            text.push_str(&format!("load {}\n", self.load_bytes));
+        }
         if self.is_held {
             text.push_str("hold on\n");
         }
@@ -73,6 +80,9 @@ impl Orders {
         }
         if self.added.is_armed_again {
             text.push_str("arm-again on\n");
+        }
+        for Mount { device, fstype, directory } in &self.mounts {
+            text.push_str(&format!("mount {device} {fstype} {directory}\n"));
         }
         for word in &self.loader {
             text.push_str(&format!("loader {word}\n"));
@@ -105,6 +115,7 @@ impl Orders {
             arm: vec![],
             panic_cpu: None,
             pattern_bytes: 0,
+            load_bytes: 0,
             is_held: false,
             kexec: vec![],
             reboots: 0,
@@ -115,6 +126,7 @@ impl Orders {
             toggled_cpu: None,
             asked: vec![],
             added: Added::default(),
+            mounts: vec![],
         };
         let number = |line: &str, text: &str| -> Result<u64, String> {
             text.parse().map_err(|_| format!("{line:?} is no order"))
@@ -126,10 +138,14 @@ impl Orders {
                 Some(("panic-cpu", cpu)) => orders.panic_cpu = Some(number(line, cpu)? as u32),
                 Some(("toggle-cpu", cpu)) => orders.toggled_cpu = Some(number(line, cpu)? as u32),
                 Some(("pattern", bytes)) => orders.pattern_bytes = number(line, bytes)?,
+                Some(("load", bytes)) => orders.load_bytes = number(line, bytes)?,
                 Some(("ask", line)) => orders.asked.push(line.to_owned()),
                 Some(("added-cpus", cpus)) => orders.added.cpus = number(line, cpus)? as u32,
                 Some(("added-memory", bytes)) => orders.added.memory = number(line, bytes)?,
                 Some(("arm-again", "on")) => orders.added.is_armed_again = true,
+                Some(("mount", text)) => {
+                    orders.mounts.push(read_mount(text).ok_or_else(|| format!("{line:?} is no order"))?)
+                }
                 Some(("loader", word)) => orders.loader.push(word.to_owned()),
                 Some(("second-loader", word)) => orders.second_loader.push(word.to_owned()),
                 Some(("efi", "on")) => orders.is_efi = true,
@@ -148,6 +164,11 @@ impl Orders {
     }
 }
 
+fn read_mount(text: &str) -> Option<Mount> {
+    let mut words = text.splitn(3, ' ').map(str::to_owned);
+    Some(Mount { device: words.next()?, fstype: words.next()?, directory: words.next()? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +181,7 @@ mod tests {
             arm,
             panic_cpu: Some(1),
             pattern_bytes: 1 << 28,
+            load_bytes: 6 << 30,
             is_held: true,
             kexec: vec!["--probe".into()],
             reboots: 3,
@@ -170,6 +192,11 @@ mod tests {
             toggled_cpu: Some(1),
             asked: vec!["doctor --json".into(), "reserve".into()],
             added: Added { cpus: 2, memory: 1 << 30, is_armed_again: true },
+            mounts: vec![Mount {
+                device: "/dev/vdb".into(),
+                fstype: "xfs".into(),
+                directory: "/mnt/a b".into(),
+            }],
         };
         assert_eq!(Orders::parse(&orders.to_text()), Ok(orders));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use kdump_loader::config::ArmConfig;
 use kdump_loader::rehearsed::{REHEARSED_PATH, Rehearsed};
-use kdump_loader::target::Target;
+use kdump_loader::target::{Place, Rung, Wish};
 
 use super::life::Lived;
 use super::state;
@@ -68,15 +68,24 @@ pub fn arm_arguments(args: &Asked, config: &ArmConfig) -> Vec<String> {
 }
 
 /// Says where this machine's target is of another kind than the guest's disk.
-pub fn warn_of_target(target: Option<PathBuf>) {
-    let directory = target.unwrap_or_else(|| "/var/crash".into());
-    match Target::resolve(&directory) {
-        Ok(target) if target.fstype == GUEST_FSTYPE => {}
-        Ok(target) => eprintln!(
-            "kdump-rs: warning: {} is on {}; what is rehearsed is a dump to {GUEST_FSTYPE}",
-            directory.display(),
+pub fn warn_of_target(asked: &[Wish], config: &ArmConfig) {
+    let ladder = match config.ladder() {
+        Ok(ladder) => ladder,
+        Err(error) => return eprintln!("kdump-rs: warning: `arm` could not dump here: {error}"),
+    };
+    let first =
+        asked.iter().cloned().chain(ladder).next().unwrap_or_else(|| Wish::directory("/var/crash".into()));
+    match Rung::resolve(&first).map(|rung| (rung.name(), rung.place)) {
+        Ok((_, Place::Directory(target))) if target.fstype == GUEST_FSTYPE => {}
+        Ok((name, Place::Directory(target))) => eprintln!(
+            "kdump-rs: warning: {name} is on {}; what is rehearsed is a dump to {GUEST_FSTYPE}",
             target.fstype
         ),
+        Ok((name, _)) => {
+            eprintln!(
+                "kdump-rs: warning: the target is {name}; what is rehearsed is a dump to {GUEST_FSTYPE}"
+            );
+        }
         Err(error) => eprintln!("kdump-rs: warning: `arm` could not dump here: {error}"),
     }
 }

@@ -117,7 +117,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let modules = plan.find_modules(&release)?;
     let is_of_this_machine = here::is_of_this_machine(&modules, &release);
     if is_of_this_machine {
-        here::warn_of_target(config.target.clone());
+        here::warn_of_target(&[], &config);
     }
     let trigger = lives
         .iter()

@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let kernel = here::kernel(args.kernel.as_deref().or(config.kernel.as_deref()))?;
     let image = std::fs::read(&kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
     let release = Plan::release_of(&kernel, &image)?;
-    here::warn_of_target(args.target.clone().or_else(|| config.target.clone()));
+    here::warn_of_target(&args.target, &config);
     let plan = Plan {
         modules: config.modules.clone(),
         memory: args.memory,

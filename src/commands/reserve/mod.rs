@@ -12,6 +12,7 @@ use kdump_loader::arm::draft;
 use kdump_loader::machine::Machine;
 use kdump_loader::plan::{Need, size_text};
 use kdump_loader::reserve::{self, Plan, Record, Value};
+use kdump_loader::target::{Rung, Wish};
 use kdump_rehearse::size;
 use serde_json::json;
 
@@ -42,9 +43,9 @@ pub struct Args {
     /// Kernel to capture with [default: that of `arm`]
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
-    /// Directory for dumps [default: that of `arm`]
-    #[arg(long, value_name = "DIR")]
-    target: Option<PathBuf>,
+    /// Where dumps go, as `arm` takes it; may be given more than once [default: those of `arm`]
+    #[arg(long, value_name = "TARGET")]
+    target: Vec<Wish>,
     /// Configuration file [default: /etc/kdump-rs/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -99,7 +100,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 struct Computed {
     need: Need,
     kernel: PathBuf,
-    target: Option<PathBuf>,
+    targets: Vec<String>,
     /// Why the initramfs could not be built, and is counted as the usual one.
     unbuilt: Option<String>,
     reserved: u64,
@@ -119,7 +120,7 @@ fn compute(args: &Args) -> anyhow::Result<Computed> {
     Ok(Computed {
         need,
         kernel: kernel.path,
-        target: built.as_ref().ok().map(|capture| capture.target.directory.clone()),
+        targets: built.iter().flat_map(|capture| &capture.targets).map(Rung::name).collect(),
         unbuilt: built.err().map(|error| format!("{:#}", anyhow::Error::new(error))),
         reserved: machine.iomem.crash_kernel().iter().map(|range| range.len()).sum(),
         told: reserve::effective(&machine.cmdline).map(str::to_owned),
@@ -149,8 +150,10 @@ fn print(args: &Args, value: &Value, computed: Option<&Computed>, plan: Option<&
 
 impl Computed {
     fn to_text(&self) -> String {
-        let target =
-            self.target.as_ref().map(|t| format!(", to dump to {}", t.display())).unwrap_or_default();
+        let target = match self.targets.as_slice() {
+            [] => String::new(),
+            names => format!(", to dump to {}", names.join(", else ")),
+        };
         let mut text = format!("crashkernel memory for {}{target}\n\n", self.kernel.display());
         let mut line = |bytes: u64, what: &str, from: &str| {
             let line = format!("{:>10}  {what:<20}  {from}", size_text(bytes));
@@ -210,7 +213,7 @@ fn print_json(
         "crashkernel": value,
         "need": computed.map(|c| &c.need),
         "kernel": computed.map(|c| &c.kernel),
-        "target": computed.and_then(|c| c.target.as_ref()),
+        "targets": computed.map(|c| &c.targets),
         "initramfs_not_built": computed.and_then(|c| c.unbuilt.as_ref()),
         "reserved_bytes": computed.map(|c| c.reserved),
         "cmdline_value": computed.and_then(|c| c.told.as_ref()),

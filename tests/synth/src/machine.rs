@@ -228,6 +228,12 @@ impl Machine {
         run.is_some_and(|(_, _, class)| class.is_excluded(dump_level)) || (dump_level & 1 != 0 && is_zero())
     }
 
+    /// Returns whether the frame is part of a slab.
+    pub fn is_slab(&self, pfn: u64) -> bool {
+        let run = self.pages.iter().find(|(first, pages, _)| (*first..first + pages).contains(&pfn));
+        run.is_some_and(|(_, _, class)| matches!(class, PageClass::Slab { .. }))
+    }
+
     /// Writes the notes where the kernel keeps them, so that they can be found without ELF headers too.
     fn with_notes_in_memory(mut self) -> Self {
         let variable = self.symbol("crash_notes");

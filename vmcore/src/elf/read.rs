@@ -11,6 +11,7 @@ use goblin::error::Error as GoblinError;
 use kdump_arch_x86::{PhysAddr, PhysRange, VirtAddr};
 
 use crate::elf::defs::{DUMP_ELF_INCOMPLETE, EM_X86_64, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE};
+use crate::file::Piece;
 use crate::image::Image;
 use crate::mem::{PhysMem, ReadError};
 use crate::notes::Notes;
@@ -206,6 +207,13 @@ impl ElfCore {
     }
 }
 
+impl ElfCore {
+    /// Gives up what is mapped as a whole.
+    pub(crate) fn unmap(&mut self) {
+        self.file.unmap();
+    }
+}
+
 impl PhysMem for ElfCore {
     fn read(&self, at: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
         let mut done = 0;
@@ -227,6 +235,11 @@ impl PhysMem for ElfCore {
     fn window(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
         let (offset, have) = self.locate(at).ok()?;
         (have >= len as u64).then(|| self.file.window(offset, len))?
+    }
+
+    fn piece(&self, at: PhysAddr, len: usize) -> Option<Piece> {
+        let (offset, have) = self.locate(at).ok()?;
+        (have >= len as u64).then(|| self.file.piece(offset, len))?
     }
 }
 

@@ -186,7 +186,7 @@ impl KdumpFile {
         self.ram.ranges(self.image())
     }
 
-    /// Which of `frames` were memory, from the first bitmap: bit `i` stands for frame `frames.start + i`.
+    /// Which of `frames` were memory, from the first bitmap.
     ///
     /// # Errors
     /// If the bitmap cannot be read.
@@ -194,16 +194,15 @@ impl KdumpFile {
         self.ram.window(self.image(), frames)
     }
 
-    /// Which of `frames` the dump stores, from the second bitmap: bit `i` stands for frame `frames.start + i`. Of a
-    /// split dump, what lies outside the files that were opened is not stored.
+    /// Which of `frames` the dump stores, from the second bitmap. Of a split dump, what lies outside the files that were opened is not stored.
     ///
     /// # Errors
     /// If the bitmap cannot be read.
     pub fn read_dumped(&self, frames: Range<u64>) -> Result<PageBitmap, ReadError> {
-        let mut window = self.dumped.window(self.image(), frames.clone())?;
+        let mut window = self.dumped.window(self.image(), frames)?;
         if let Some((start, end)) = self.info.split {
-            window.remove(0, start.saturating_sub(frames.start));
-            window.remove(end.saturating_sub(frames.start), u64::MAX);
+            window.remove(0, start);
+            window.remove(end, u64::MAX);
         }
         Ok(window)
     }

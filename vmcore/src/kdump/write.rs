@@ -1,13 +1,15 @@
 //! Writing a kdump-compressed file, version 6.
 //!
 //! [`Layout`] says where everything goes, from the headers' contents alone. [`KdumpWriter`] then
-//! puts headers and bitmaps down at once, marked as incomplete, and takes pages in ascending order
-//! of frame number. A file whose writing ends early is opened by every reader with the pages that
-//! made it; the mark goes when the last one is there.
+//! puts headers and bitmaps down at once, marked as incomplete, and takes pages in whatever order is
+//! best: descriptors go by frame number, and point at bytes anywhere. A file whose writing ends early
+//! is opened by every reader with the pages that made it; the mark goes when the last one is there.
 //!
 //! What other readers insist on: crash(8) wants `nr_cpus` above 0 and `machine` to begin with
 //! `x86_64`; libkdumpfile takes VMCOREINFO only from the notes, makedumpfile only from
 //! `offset_vmcoreinfo`. So both point at the same text.
+
+mod descs;
 
 use std::io;
 use std::vec::Vec;
@@ -21,6 +23,8 @@ use super::defs::{
 };
 use crate::notes::Notes;
 use crate::sink::WriteAt;
+
+use descs::DescTable;
 
 /// What goes into the headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,14 +59,14 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out a dump of `dumped` frames.
+    /// Lays out a dump of `nr_descs` frames below `max_mapnr`.
     #[must_use]
-    pub fn plan(notes_len: u64, dumped: &PageBitmap) -> Self {
+    pub const fn plan(notes_len: u64, max_mapnr: u64, nr_descs: u64) -> Self {
         Self {
             sub_blocks: (size_of::<KdumpSubHeader>() as u64 + notes_len).div_ceil(BLOCK_SIZE),
-            map_bytes: dumped.bits().div_ceil(8).next_multiple_of(BLOCK_SIZE),
-            max_mapnr: dumped.bits(),
-            nr_descs: dumped.count(),
+            map_bytes: max_mapnr.div_ceil(8).next_multiple_of(BLOCK_SIZE),
+            max_mapnr,
+            nr_descs,
         }
     }
 
@@ -112,29 +116,25 @@ pub struct KdumpWriter<W: WriteAt> {
     /// Offset of the shared zero-filled page, if there is one.
     zero_at: Option<u64>,
     data_at: u64,
-    /// Descriptors that were not written yet, and where they go.
-    descs: Vec<u8>,
-    descs_at: u64,
+    descs: DescTable,
     taken: u64,
 }
 
-/// Descriptors are written when they fill this many bytes: what a cut dump loses at most.
-const DESCS_BUFFER: usize = 256 << 10;
-
 impl<W: WriteAt> KdumpWriter<W> {
-    /// Writes headers, notes and both bitmaps. With `share_zero_page` a zero-filled page is put where
-    /// the pages' bytes begin, for [`Page::Zero`] to point at.
+    /// Writes headers and notes of a dump of `nr_descs` frames below `max_mapnr`. With `share_zero_page` a
+    /// zero-filled page is put where the pages' bytes begin, for [`Page::Zero`] to point at. The bitmaps follow by
+    /// [`Self::put_bitmaps`].
     ///
     /// # Errors
     /// If writing fails.
     pub fn begin(
         mut out: W,
         head: &Head,
-        ram: &PageBitmap,
-        dumped: &PageBitmap,
+        max_mapnr: u64,
+        nr_descs: u64,
         share_zero_page: bool,
     ) -> io::Result<Self> {
-        let layout = Layout::plan(head.notes.len() as u64, dumped);
+        let layout = Layout::plan(head.notes.len() as u64, max_mapnr, nr_descs);
         let header = main_header(head, &layout)?;
         let sub = sub_header(head, &layout);
 
@@ -143,9 +143,6 @@ impl<W: WriteAt> KdumpWriter<W> {
         out.write_all_at(&block_of(&header), 0)?;
         out.write_all_at(sub.as_bytes(), BLOCK_SIZE)?;
         out.write_all_at(&head.notes, layout.notes_at())?;
-        let map_len = usize::try_from(layout.map_bytes).map_err(io::Error::other)?;
-        out.write_all_at(&ram.to_bytes(map_len), layout.bitmap_at())?;
-        out.write_all_at(&dumped.to_bytes(map_len), layout.bitmap_at() + layout.map_bytes)?;
 
         let mut data_at = layout.data_at();
         let mut zero_at = None;
@@ -154,8 +151,22 @@ impl<W: WriteAt> KdumpWriter<W> {
             zero_at = Some(data_at);
             data_at += BLOCK_SIZE;
         }
-        let descs_at = layout.descs_at();
-        Ok(Self { out, layout, header, zero_at, data_at, descs: Vec::new(), descs_at, taken: 0 })
+        let descs = DescTable::new(layout.descs_at(), nr_descs);
+        Ok(Self { out, layout, header, zero_at, data_at, descs, taken: 0 })
+    }
+
+    /// Writes what two bitmaps say of the frames that they cover: which were memory, and which are in the file. What
+    /// is never written says that there is none.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn put_bitmaps(&mut self, ram: &PageBitmap, dumped: &PageBitmap) -> io::Result<()> {
+        for (map, at) in [(ram, 0), (dumped, self.layout.map_bytes)] {
+            // A bitmap's words are those of the file.
+            let bytes = map.to_bytes(0);
+            self.out.write_all_at(&bytes, self.layout.bitmap_at() + at + map.first() / 8)?;
+        }
+        Ok(())
     }
 
     /// Where the parts of the file begin.
@@ -164,14 +175,19 @@ impl<W: WriteAt> KdumpWriter<W> {
         &self.layout
     }
 
+    /// What is written to.
+    pub const fn out_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Offset at which the next page's bytes will be.
     #[must_use]
     pub const fn position(&self) -> u64 {
         self.data_at
     }
 
-    /// Takes the next pages, in ascending order of frame number. `data` holds the bytes of the
-    /// [`Page::Stored`] ones, one behind the other.
+    /// Takes pages, in any order, but each once. `at` is the index of each one's descriptor: how many frames of the
+    /// second bitmap come before its own. `data` holds the bytes of the [`Page::Stored`] ones, one behind the other.
     ///
     /// # Errors
     /// If writing fails. What was taken before stays readable.
@@ -179,10 +195,11 @@ impl<W: WriteAt> KdumpWriter<W> {
     /// # Panics
     /// If `data` is not as long as the pages say, or a zero page comes though none is shared:
     /// mistakes of the caller.
-    pub fn push(&mut self, pages: &[Page], data: &[u8]) -> io::Result<()> {
+    pub fn push(&mut self, pages: &[Page], at: impl IntoIterator<Item = u64>, data: &[u8]) -> io::Result<()> {
+        // Descriptors of pages that are not there must not reach the file.
+        self.out.write_all_at(data, self.data_at)?;
         let mut used = 0;
-        let before = self.descs.len();
-        for &page in pages {
+        for (&page, index) in pages.iter().zip(at) {
             let desc = match page {
                 Page::Zero => {
                     let at = self.zero_at.expect("a zero-filled page is shared");
@@ -195,19 +212,11 @@ impl<W: WriteAt> KdumpWriter<W> {
                 }
                 Page::Lost => PageDesc::default(),
             };
-            self.descs.extend_from_slice(desc.as_bytes());
+            self.descs.put(&mut self.out, index, &desc)?;
         }
         assert_eq!(used, data.len() as u64, "data is what the pages say");
-        if let Err(e) = self.out.write_all_at(data, self.data_at) {
-            // Descriptors of pages that are not there must not reach the file.
-            self.descs.truncate(before);
-            return Err(e);
-        }
         self.taken += pages.len() as u64;
         self.data_at += used;
-        if self.descs.len() >= DESCS_BUFFER {
-            self.flush_descs()?;
-        }
         Ok(())
     }
 
@@ -216,10 +225,7 @@ impl<W: WriteAt> KdumpWriter<W> {
     /// # Errors
     /// If writing fails.
     pub fn flush_descs(&mut self) -> io::Result<()> {
-        self.out.write_all_at(&self.descs, self.descs_at)?;
-        self.descs_at += self.descs.len() as u64;
-        self.descs.clear();
-        Ok(())
+        self.descs.flush(&mut self.out)
     }
 
     /// Ends the file: descriptors, then the header without the incomplete mark, unless `mark_incomplete`.

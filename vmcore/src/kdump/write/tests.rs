@@ -1,6 +1,7 @@
 //! What the writer writes, the reader reads.
 
 use std::io::Write as _;
+use std::vec;
 
 use kdump_arch_x86::PhysAddr;
 
@@ -35,7 +36,8 @@ fn small(compression: Compression) -> Vec<u8> {
     ram.insert(70, 71);
     let mut dumped = ram.clone();
     dumped.remove(3, 4);
-    let mut w = KdumpWriter::begin(Vec::new(), &head(compression), &ram, &dumped, true).unwrap();
+    let mut w = KdumpWriter::begin(Vec::new(), &head(compression), 71, 2, true).unwrap();
+    w.put_bitmaps(&ram, &dumped).unwrap();
     let page = [b'a'; 4096];
     let data = match compression {
         Compression::Zstd => zstd::bulk::compress(&page, 1).unwrap(),
@@ -47,7 +49,7 @@ fn small(compression: Compression) -> Vec<u8> {
         _ => page.to_vec(),
     };
     let stored = Page::Stored { size: data.len() as u32, flags: compression.flag() };
-    w.push(&[stored, Page::Zero], &data).unwrap();
+    w.push(&[stored, Page::Zero], 0..2, &data).unwrap();
     let (out, len) = w.finish(false).unwrap();
     assert_eq!(out.len() as u64, len);
     out
@@ -103,8 +105,9 @@ fn an_unfinished_file_says_so_and_its_lost_pages_are_truncated() {
     let mut all = PageBitmap::new(3);
     all.insert(0, 3);
     let mut out = Vec::new();
-    let mut w = KdumpWriter::begin(&mut out, &head(Compression::None), &all, &all, false).unwrap();
-    w.push(&[Page::Stored { size: 4096, flags: 0 }], &[5; 4096]).unwrap();
+    let mut w = KdumpWriter::begin(&mut out, &head(Compression::None), 3, 3, false).unwrap();
+    w.put_bitmaps(&all, &all).unwrap();
+    w.push(&[Page::Stored { size: 4096, flags: 0 }], [0], &[5; 4096]).unwrap();
     w.flush_descs().unwrap();
     drop(w);
     let k = open(&out).unwrap();
@@ -130,18 +133,43 @@ fn pages_that_did_not_fit_the_disk_get_no_descriptor() {
     let mut all = PageBitmap::new(3);
     all.insert(0, 3);
     let head = head(Compression::None);
-    let data_at = Layout::plan(head.notes.len() as u64, &all).data_at();
+    let data_at = Layout::plan(head.notes.len() as u64, 3, 3).data_at();
     let mut out = Full(Vec::new(), data_at + 4096 + 100);
-    let mut w = KdumpWriter::begin(&mut out, &head, &all, &all, false).unwrap();
+    let mut w = KdumpWriter::begin(&mut out, &head, 3, 3, false).unwrap();
+    w.put_bitmaps(&all, &all).unwrap();
     let page = Page::Stored { size: 4096, flags: 0 };
-    w.push(&[page], &[5; 4096]).unwrap();
-    assert!(w.push(&[page, page], &[6; 8192]).is_err());
+    w.push(&[page], [0], &[5; 4096]).unwrap();
+    assert!(w.push(&[page, page], [1, 2], &[6; 8192]).is_err());
     w.flush_descs().unwrap();
     drop(w);
     let descs_at = data_at as usize - 3 * 24;
     assert!(out.0[descs_at..descs_at + 24] != [0; 24]);
     assert_eq!(out.0.get(descs_at + 24..data_at as usize).map(|d| d.iter().all(|b| *b == 0)), Some(true));
     assert_eq!(open(&out.0).unwrap().read_u64(PhysAddr(0)), Ok(0x0505_0505_0505_0505));
+}
+
+/// Check that the order in which pages come changes nothing of what is read, and that each window's bitmaps have
+/// their place.
+#[test]
+fn pages_come_in_any_order_and_bitmaps_window_by_window() {
+    let page = |byte: u8| (Page::Stored { size: 4096, flags: 0 }, [byte; 4096]);
+    let mut out = Vec::new();
+    let mut w = KdumpWriter::begin(&mut out, &head(Compression::None), 200, 3, false).unwrap();
+    for (first, end, pfns) in [(0, 128, vec![5, 100]), (128, 200, vec![199])] {
+        let mut map = PageBitmap::window(first, end);
+        pfns.iter().for_each(|&pfn| map.insert(pfn, pfn + 1));
+        w.put_bitmaps(&map, &map).unwrap();
+    }
+    for (index, byte) in [(2, 3), (0, 1), (1, 2)] {
+        let (page, data) = page(byte);
+        w.push(&[page], [index], &data).unwrap();
+    }
+    w.finish(false).unwrap();
+    let k = open(&out).unwrap();
+    assert_eq!(k.dumped().runs().collect::<Vec<_>>(), [(5, 6), (100, 101), (199, 200)]);
+    for (pfn, byte) in [(5, 1), (100, 2), (199, 3)] {
+        assert_eq!(k.read_u64(PhysAddr(pfn * 4096)).map(|v| v as u8), Ok(byte));
+    }
 }
 
 /// Check that a file of a few pages cannot make the reader set memory aside for terabytes of frames.

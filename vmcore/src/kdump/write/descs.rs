@@ -1,0 +1,109 @@
+//! Page descriptors on their way to the file.
+//!
+//! Pages come in order of worth, descriptors stand by frame number: neighbours arrive at different times. A table that is
+//! small is kept whole and written piece by piece; of a large one, only the run that is growing is.
+
+use std::io;
+use std::ops::Range;
+use std::vec::Vec;
+
+use zerocopy::IntoBytes;
+
+use crate::kdump::defs::PageDesc;
+use crate::sink::WriteAt;
+
+const SIZE: usize = size_of::<PageDesc>();
+/// A table of 350,000 descriptors, 1.3 GiB of pages, is kept whole.
+const WHOLE_MAX: u64 = 8 << 20;
+/// Descriptors of a large table are written when a run of them fills this many bytes.
+const RUN_MAX: usize = 256 << 10;
+/// A table that is kept whole is written when so many descriptors are new: what a cut dump loses at most.
+const NEW_MAX: u64 = 16 << 10;
+
+pub(super) struct DescTable {
+    /// Offset in the file.
+    at: u64,
+    is_whole: bool,
+    /// The whole table, or the run that begins at `first`.
+    bytes: Vec<u8>,
+    first: u64,
+    /// What of `bytes` the file does not have.
+    dirty: Range<usize>,
+    nr_new: u64,
+}
+
+impl DescTable {
+    pub(super) fn new(at: u64, nr: u64) -> Self {
+        let len = nr.saturating_mul(SIZE as u64);
+        let is_whole = len <= WHOLE_MAX;
+        let bytes = if is_whole { std::vec![0; len as usize] } else { Vec::with_capacity(RUN_MAX + SIZE) };
+        Self { at, is_whole, bytes, first: 0, dirty: 0..0, nr_new: 0 }
+    }
+
+    /// Takes the descriptor that stands at `index`.
+    ///
+    /// # Panics
+    /// If the table has no such place.
+    pub(super) fn put(&mut self, out: &mut impl WriteAt, index: u64, desc: &PageDesc) -> io::Result<()> {
+        if !self.is_whole {
+            let next = self.first + (self.bytes.len() / SIZE) as u64;
+            if index != next || self.bytes.len() >= RUN_MAX {
+                self.flush(out)?;
+                self.first = index;
+            }
+            self.bytes.extend_from_slice(desc.as_bytes());
+            return Ok(());
+        }
+        let start = index as usize * SIZE;
+        self.bytes[start..start + SIZE].copy_from_slice(desc.as_bytes());
+        self.dirty = if self.dirty.is_empty() {
+            start..start + SIZE
+        } else {
+            self.dirty.start.min(start)..self.dirty.end.max(start + SIZE)
+        };
+        self.nr_new += 1;
+        if self.nr_new >= NEW_MAX { self.flush(out) } else { Ok(()) }
+    }
+
+    /// Writes what the file does not have.
+    pub(super) fn flush(&mut self, out: &mut impl WriteAt) -> io::Result<()> {
+        if self.is_whole {
+            let dirty = self.dirty.clone();
+            out.write_all_at(&self.bytes[dirty.clone()], self.at + dirty.start as u64)?;
+            (self.dirty, self.nr_new) = (0..0, 0);
+        } else if !self.bytes.is_empty() {
+            out.write_all_at(&self.bytes, self.at + self.first * SIZE as u64)?;
+            self.bytes.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desc(n: u64) -> PageDesc {
+        PageDesc { offset: n.into(), size: 0.into(), flags: 0.into(), page_flags: 0.into() }
+    }
+
+    /// Check both kinds of table with descriptors that come in three sweeps, as phases of a capture bring them.
+    #[test]
+    fn descriptors_stand_by_index_in_whatever_order_they_come() {
+        for nr in [1000, WHOLE_MAX / SIZE as u64 + 50_000] {
+            let mut out = Vec::new();
+            let mut table = DescTable::new(100, nr);
+            assert_eq!(table.is_whole, nr == 1000);
+            for sweep in 0..3 {
+                for index in (0..nr).filter(|i| i / 7 % 3 == sweep) {
+                    table.put(&mut out, index, &desc(index + 1)).unwrap();
+                }
+            }
+            table.flush(&mut out).unwrap();
+            assert_eq!(out.len(), 100 + nr as usize * SIZE);
+            for (i, d) in out[100..].chunks_exact(SIZE).enumerate() {
+                assert_eq!(d, desc(i as u64 + 1).as_bytes());
+            }
+        }
+    }
+}
