@@ -79,7 +79,7 @@ fn a_dump_of_16_tib_is_opened_in_little_memory() {
     assert!(matches!(dump.read(left_out, &mut [0]), Err(ReadError::Excluded { .. })));
     let kdump = dump.kdump().unwrap();
     let window = kdump.read_dumped((1 << 31) - 100..(1 << 31) + 100).unwrap();
-    assert_eq!(window.runs().collect::<Vec<_>>(), [(100, 102)]);
+    assert_eq!(window.runs().collect::<Vec<_>>(), [(1 << 31, (1 << 31) + 2)]);
     assert!(!dump.is_incomplete());
     assert_eq!(dump.ram().len(), 5);
 
