@@ -131,6 +131,12 @@ fn theirs_are_read_by_us(cycle: &Cycle, dir: &Path) {
     let set = Dump::open_set(&[&parts[2], &parts[0], &parts[1]]).unwrap();
     assert!(!set.is_incomplete());
     assert_eq!(digest(&set), expect);
+    let [first, others @ ..] = &parts[..] else { unreachable!("three files") };
+    let mut command = Command::new(KDUMP_RS);
+    command.args(["capture", "--digest"]).arg(first);
+    others.iter().for_each(|other| _ = command.arg("--with").arg(other));
+    let printed = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(printed.contains(&expect.sha256), "{printed}");
     let alone: u64 = parts.iter().map(|p| digest_of(p).pages).sum();
     assert_eq!(alone, expect.pages);
 
