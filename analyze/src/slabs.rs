@@ -40,7 +40,9 @@ pub struct Walk {
 /// Where the fields are.
 struct Layout {
     list: u64,
+    /// The first node's pointer, and how far the next one's is.
     node: u64,
+    node_step: u64,
     order: u64,
     partial: u64,
     slab_list: u64,
@@ -53,9 +55,18 @@ impl Layout {
     fn new(k: &Kernel<'_>) -> Result<Self, Gap> {
         let slab_list = k.offset("slab", "slab_list").or_else(|_| k.offset("page", "slab_list"))?;
         let nodes = k.symbol("nr_node_ids").and_then(|at| Ok(k.mem.read_u32(at)?)).map_or(1, u64::from);
+        // An array of pointers; in 7.3 one of structures that have them.
+        let (node, node_step) = match k.offset("kmem_cache", "per_node") {
+            Ok(at) => {
+                let each = "kmem_cache_per_node_ptrs";
+                (at + k.offset(each, "node")?, k.size(each)?)
+            }
+            Err(_) => (k.offset("kmem_cache", "node")?, 8),
+        };
         Ok(Self {
             list: k.offset("kmem_cache", "list")?,
-            node: k.offset("kmem_cache", "node")?,
+            node,
+            node_step,
             order: k.offset("kmem_cache", "oo.x")?,
             partial: k.offset("kmem_cache_node", "partial")?,
             slab_list,
@@ -88,7 +99,7 @@ impl Walk {
         // Beyond the buddy allocator's largest block, the number is none.
         let pages = if order <= 10 { 1u64 << order } else { 1 };
         for nr in 0..layout.nr_nodes {
-            let at = cache.wrapping_add(layout.node + nr * 8);
+            let at = cache.wrapping_add(layout.node + nr * layout.node_step);
             let node = VirtAddr(self.need(k.mem.read_u64(at))?);
             if node.0 == 0 {
                 continue;

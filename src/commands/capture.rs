@@ -21,6 +21,10 @@ pub struct Args {
     #[arg(default_value = "/proc/vmcore")]
     source: PathBuf,
 
+    /// Another file of a source that was split into several; once for each
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
+
     /// The file to write; it has this name only once it is complete and on the disk. `-`: standard output, which gets
     /// the flattened form that `makedumpfile -F` writes
     #[arg(short, long, required_unless_present = "digest")]
@@ -79,7 +83,8 @@ fn compression(name: &str) -> Result<Compression, String> {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut dump = Dump::open(&args.source).with_context(|| match args.source.to_str() {
+    let sources: Vec<&Path> = std::iter::once(&args.source).chain(&args.with).map(PathBuf::as_path).collect();
+    let mut dump = Dump::open_set(&sources).with_context(|| match args.source.to_str() {
         Some("/proc/vmcore") => "/proc/vmcore, which only a capture kernel has".to_string(),
         _ => args.source.display().to_string(),
     })?;
@@ -89,7 +94,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if output.as_os_str() == "-" {
         return to_stdout(&dump, &options);
     }
-    anyhow::ensure!(!is_same_file(&args.source, output), "{} is the source itself", output.display());
+    let is_source = sources.iter().any(|source| is_same_file(source, output));
+    anyhow::ensure!(!is_source, "{} is the source itself", output.display());
     let out = DurableFile::create(output, args.force)?;
     let mut bar = Bar::new();
     let written = kdump_capture::capture(&dump, &options, Output::File(out.file()), &mut |progress| {
