@@ -37,6 +37,7 @@ impl Prediction {
             (OutputFormat::Kdump, Compression::None) => (PAGE + DESCRIPTOR, census.ram / 4),
             (OutputFormat::Kdump, _) => (TYPICAL + DESCRIPTOR, census.ram / 4),
             (OutputFormat::Elf, _) => (PAGE, 0),
+            (OutputFormat::ElfZstd, _) => (TYPICAL, 0),
         };
         Self { census: census.clone(), page_bytes, head_bytes }
     }
