@@ -107,10 +107,12 @@ pub fn find_modules(
 /// What a file system is served by, and the character sets that its options name.
 fn file_system(tree: &Tree, fstype: &str, options: &str) -> Vec<(String, Reason)> {
     let reason = || Reason::FileSystem { fstype: fstype.to_owned() };
-    // The kernel itself asks for them by this alias: ext4 serves ext2 and ext3.
     let is_known = |name: &str| !tree.find_alias(name).is_empty() || tree.is_builtin(name);
-    let name = if is_known(fstype) { fstype.to_owned() } else { format!("fs-{fstype}") };
-    let mut names = vec![(name, reason())];
+    // The kernel itself asks for them by this alias. What is built in has none, and ext4 serves ext2 and ext3.
+    let alias = format!("fs-{fstype}");
+    let family = if fstype.starts_with("ext") { "ext4" } else { fstype };
+    let name = [fstype, &alias, family].into_iter().find(|name| is_known(name)).unwrap_or(&alias);
+    let mut names = vec![(name.to_owned(), reason())];
     for option in options.split(',') {
         let charset = match option.split_once('=') {
             Some(("codepage", page)) => format!("nls_cp{page}"),

@@ -81,8 +81,9 @@ impl Contents<'_> {
         }
         let tree = modules::Tree::open(self.modules)?;
         let directory = format!("lib/modules/{}", self.release);
-        let names: Vec<&str> =
-            GUEST_MODULES.into_iter().chain(self.orders.mounts.iter().flat_map(modules_of)).collect();
+        let mut names = GUEST_MODULES.to_vec();
+        names.extend(self.orders.modules.iter().map(String::as_str));
+        names.extend(self.orders.mounts.iter().flat_map(modules_of));
         for path in tree.closure(&names)? {
             archive.file(&format!("{directory}/{path}"), 0o644, &read(&self.modules.join(&path))?)?;
         }

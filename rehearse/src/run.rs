@@ -68,6 +68,7 @@ impl Plan {
             toggled_cpu: self.scene.toggled_cpu,
             asked: self.scene.asked.clone(),
             added: self.scene.added,
+            modules: self.scene.modules.clone(),
             mounts: self.scene.mounts.clone(),
         };
         let contents = Contents {

@@ -33,6 +33,8 @@ pub struct Scene {
     pub asked: Vec<String>,
     /// What the host adds while it holds the guest, through [`Held::monitor`].
     pub added: Added,
+    /// Modules that it loads besides, for devices that [`Scene::qemu`] adds.
+    pub modules: Vec<String>,
     /// Disks that are mounted before it is armed; they are attached by [`Scene::qemu`].
     pub mounts: Vec<Mount>,
     /// The CPU that the crash is asked for on.

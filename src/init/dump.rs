@@ -1,7 +1,6 @@
 //! What is written, from the small and certain to the large: log, report, dump, manifest.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,9 +18,6 @@ use crate::record::{SOURCE, open_source};
 use crate::room;
 use crate::target::DumpDir;
 use crate::triage;
-
-/// What goes to a partition at once.
-const RAW_BUFFER: usize = 1 << 20;
 
 /// Writes everything to `dir`, as far as it goes; true if the dump is complete.
 pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
@@ -99,17 +95,10 @@ fn write_file(
     }
 }
 
-/// Writes the dump to a partition, as a flattened stream: what was on it before fills no gap of the dump.
-pub fn write_raw(dump: &Dump, out: &File, config: &CaptureConfig) -> anyhow::Result<()> {
+/// Writes the dump into something that takes bytes in order.
+pub fn write_stream(dump: &Dump, out: &mut dyn io::Write, config: &CaptureConfig) -> anyhow::Result<Summary> {
     let options = options(config);
-    let mut buffered = io::BufWriter::with_capacity(RAW_BUFFER, out);
-    let stream = Output::Stream(&mut buffered);
-    let summary = write_vmcore(decide(dump, &options)?, stream, &options, &mut Reporter::new())?;
-    buffered.flush()?;
-    drop(buffered);
-    out.sync_all()?;
-    tell(&summary);
-    Ok(())
+    write_vmcore(decide(dump, &options)?, Output::Stream(out), &options, &mut Reporter::new())
 }
 
 /// Decides which pages are written; a bug in that is an error.
@@ -177,7 +166,7 @@ fn write_vmcore(
 }
 
 /// Says what a dump holds.
-fn tell(summary: &Summary) {
+pub fn tell(summary: &Summary) {
     say!(
         "vmcore is complete: {} pages, {} bytes; filter {:.2} s, write {:.2} s",
         summary.written,

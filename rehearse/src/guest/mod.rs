@@ -107,6 +107,8 @@ fn live() -> Result<(), Failure> {
         load_modules()?;
         crash::prepare(orders.crash)?;
         disk::mount_by_uuid()?;
+        let more: Vec<_> = orders.modules.iter().map(String::as_str).collect();
+        load_module_and_needs(&more)?;
         for mount in &orders.mounts {
             load_module_and_needs(&modules_of(mount))?;
             disk::mount_one(mount)?;
