@@ -124,6 +124,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         compression,
         level,
         digests: false,
+        encryption: None,
     })
 }
 
