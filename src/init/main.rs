@@ -20,6 +20,8 @@ mod network;
 mod raw;
 mod record;
 mod room;
+mod server;
+mod store;
 mod system;
 mod target;
 mod triage;

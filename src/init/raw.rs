@@ -37,9 +37,19 @@ pub fn write(wanted: &TargetConfig, config: &CaptureConfig) -> Attempt {
             return Attempt::NoPlace;
         }
     };
-    triage::run(None);
+    let (mut options, _) = match dump::options(config) {
+        Ok(options) => options,
+        Err(e) => {
+            say!("nothing is written: {e}");
+            return Attempt::NoPlace;
+        }
+    };
+    if let Some(encryption) = &mut options.encryption {
+        encryption.is_padded = true;
+    }
+    triage::on_console(config);
     let mut stream = Stream::new(&out);
-    let written = dump::write_stream(&source, &mut stream, config).and_then(|summary| {
+    let written = dump::write_stream(&source, &mut stream, &options).and_then(|summary| {
         stream.flush()?;
         out.sync_all()?;
         Ok(summary)

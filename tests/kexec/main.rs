@@ -203,5 +203,7 @@ fn given_initrd(modules: &Path) -> Vec<u8> {
     };
     let names = ["virtio_pci", "virtio_blk", "ext4"].map(|name| (name.to_owned(), Reason::Named));
     let wanted = tree.wanted(&names).unwrap();
-    initramfs::build(&std::fs::read(KDUMP_INIT).unwrap(), None, &tree, wanted, &[], config).unwrap().packed
+    initramfs::build(&std::fs::read(KDUMP_INIT).unwrap(), None, &tree, wanted, vec![], &[], config)
+        .unwrap()
+        .packed
 }
