@@ -5,6 +5,7 @@
 //! on an installed machine, only with fewer files in it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use kdump_loader::{cpio, modules};
@@ -77,7 +78,8 @@ impl Contents<'_> {
             archive.file(trigger::GUEST_PATH, 0o644, &read(trigger)?)?;
         }
         for (there, here) in self.files {
-            archive.file(there, 0o755, &read(here)?)?;
+            let mode = fs::metadata(here).map_err(Error::file("read", here))?.permissions().mode();
+            archive.file(there, mode & 0o777, &read(here)?)?;
         }
         let tree = modules::Tree::open(self.modules)?;
         let directory = format!("lib/modules/{}", self.release);

@@ -69,6 +69,7 @@ impl Plan {
             asked: self.scene.asked.clone(),
             added: self.scene.added,
             modules: self.scene.modules.clone(),
+            address: self.scene.address,
             mounts: self.scene.mounts.clone(),
         };
         let contents = Contents {

@@ -9,6 +9,7 @@ mod added;
 mod busy;
 mod crash;
 mod disk;
+mod network;
 mod orders;
 
 use std::ffi::CStr;
@@ -109,6 +110,9 @@ fn live() -> Result<(), Failure> {
         disk::mount_by_uuid()?;
         let more: Vec<_> = orders.modules.iter().map(String::as_str).collect();
         load_module_and_needs(&more)?;
+        if let Some(address) = orders.address {
+            network::set_up(address)?;
+        }
         for mount in &orders.mounts {
             load_module_and_needs(&modules_of(mount))?;
             disk::mount_one(mount)?;

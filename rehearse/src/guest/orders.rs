@@ -1,6 +1,7 @@
 //! What the host tells the guest: a file in its initramfs, one order a line.
 
 use std::fs;
+use std::net::Ipv4Addr;
 
 use crate::{Added, Crash, Mount};
 
@@ -40,6 +41,8 @@ pub struct Orders {
     pub added: Added,
     /// More modules to load.
     pub modules: Vec<String>,
+    /// Address of its network device.
+    pub address: Option<Ipv4Addr>,
     /// File systems to mount before it is armed.
     pub mounts: Vec<Mount>,
 }
@@ -85,6 +88,9 @@ impl Orders {
         }
         for module in &self.modules {
             text.push_str(&format!("module {module}\n"));
+        }
+        if let Some(address) = self.address {
+            text.push_str(&format!("address {address}\n"));
         }
         for Mount { device, fstype, directory } in &self.mounts {
             text.push_str(&format!("mount {device} {fstype} {directory}\n"));
@@ -132,6 +138,7 @@ impl Orders {
             asked: vec![],
             added: Added::default(),
             modules: vec![],
+            address: None,
             mounts: vec![],
         };
         let number = |line: &str, text: &str| -> Result<u64, String> {
@@ -150,6 +157,9 @@ impl Orders {
                 Some(("added-memory", bytes)) => orders.added.memory = number(line, bytes)?,
                 Some(("arm-again", "on")) => orders.added.is_armed_again = true,
                 Some(("module", name)) => orders.modules.push(name.to_owned()),
+                Some(("address", text)) => {
+                    orders.address = Some(text.parse().map_err(|_| format!("{line:?} is no order"))?);
+                }
                 Some(("mount", text)) => {
                     orders.mounts.push(read_mount(text).ok_or_else(|| format!("{line:?} is no order"))?)
                 }
@@ -200,6 +210,7 @@ mod tests {
             asked: vec!["doctor --json".into(), "reserve".into()],
             added: Added { cpus: 2, memory: 1 << 30, is_armed_again: true },
             modules: vec!["i6300esb".into()],
+            address: Some(Ipv4Addr::new(10, 0, 2, 15)),
             mounts: vec![Mount {
                 device: "/dev/vdb".into(),
                 fstype: "xfs".into(),
