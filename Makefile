@@ -11,7 +11,7 @@ RELEASE := target/x86_64-unknown-linux-gnu/release
 KERNELS := 5.10 6.1 6.12 7.3
 ALL_KERNELS := 5.10 6.1 6.12 7.2 7.3 5.10-amd64 6.1-amd64 6.12-amd64 7.2-amd64 7.3-amd64
 # Tests of `make test-full` alone.
-FULL    := causes_full durable_full firmware formats hotplug_full matrix system
+FULL    := causes_full durable_full firmware formats hotplug_full matrix system targets_full
 
 .PHONY: demo test test-full test-unit package bench setup release clean
 

@@ -9,6 +9,7 @@ use kdump_vmcore::{Dump, ReadError};
 
 use crate::compress::Level;
 use crate::digest::Piece;
+use crate::encrypt::Recipients;
 use crate::plan::{Census, Plan, Wanted};
 use crate::source::TooHigh;
 use crate::write::{Tally, write_to};
@@ -85,6 +86,31 @@ pub struct Options {
     pub level: Level,
     /// Whether to digest the file, for a manifest.
     pub digests: bool,
+    /// To whom to encrypt it; a file then is what a stream would be.
+    pub encryption: Option<Encryption>,
+}
+
+/// To whom a dump is encrypted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Encryption {
+    /// Who can open it.
+    pub recipients: Recipients,
+    /// Whether zeros are added up to a whole chunk: where something may follow, the end of a chunk that is not whole is
+    /// not found.
+    pub is_padded: bool,
+}
+
+impl Options {
+    /// The dump's name in its directory.
+    #[must_use]
+    pub const fn file_name(&self, is_stream: bool) -> &'static str {
+        match (self.format, self.encryption.is_some()) {
+            (OutputFormat::ElfZstd, true) => "vmcore.age",
+            (_, true) => "vmcore.flat.age",
+            (OutputFormat::Kdump | OutputFormat::Elf, false) if is_stream => "vmcore.flat",
+            (_, false) => "vmcore",
+        }
+    }
 }
 
 impl Default for Options {
@@ -95,6 +121,7 @@ impl Default for Options {
             compression: Compression::Zstd,
             level: Level::Usual,
             digests: false,
+            encryption: None,
         }
     }
 }

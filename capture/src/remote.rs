@@ -54,6 +54,16 @@ pub trait Upload: io::Write {
     fn finish(self: Box<Self>) -> io::Result<u64>;
 }
 
+/// Host and port that a URL leads to: for a bucket, those of the service.
+///
+/// # Errors
+/// `InvalidInput` if one of the URLs is none.
+pub fn peer(url: &str, options: &RemoteOptions) -> io::Result<(String, u16)> {
+    let url = Url::parse(url).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
+    let url = if url.scheme == Scheme::S3 { s3::endpoint(&options.s3)? } else { url };
+    Ok((url.host, url.port))
+}
+
 /// The client for a URL. Nothing is sent yet.
 ///
 /// # Errors

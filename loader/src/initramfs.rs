@@ -100,7 +100,7 @@ pub fn find_modules(
         match &target.place {
             Place::Directory(target) => names.extend(file_system(tree, &target.fstype, &target.options)),
             Place::Nfs(nfs) => names.extend(file_system(tree, &nfs.fstype, &nfs.options)),
-            Place::Raw(_) => {}
+            Place::Raw(_) | Place::Url(_) => {}
         }
     }
     names.extend(more);
@@ -110,10 +110,12 @@ pub fn find_modules(
 /// What a file system is served by, and the character sets that its options name.
 fn file_system(tree: &Tree, fstype: &str, options: &str) -> Vec<(String, Reason)> {
     let reason = || Reason::FileSystem { fstype: fstype.to_owned() };
-    // The kernel itself asks for them by this alias: ext4 serves ext2 and ext3.
     let is_known = |name: &str| !tree.find_alias(name).is_empty() || tree.is_builtin(name);
-    let name = if is_known(fstype) { fstype.to_owned() } else { format!("fs-{fstype}") };
-    let mut names = vec![(name, reason())];
+    // The kernel itself asks for them by this alias. What is built in has none, and ext4 serves ext2 and ext3.
+    let alias = format!("fs-{fstype}");
+    let family = if fstype.starts_with("ext") { "ext4" } else { fstype };
+    let name = [fstype, &alias, family].into_iter().find(|name| is_known(name)).unwrap_or(&alias);
+    let mut names = vec![(name.to_owned(), reason())];
     for option in options.split(',') {
         let charset = match option.split_once('=') {
             Some(("codepage", page)) => format!("nls_cp{page}"),
@@ -130,7 +132,8 @@ fn file_system(tree: &Tree, fstype: &str, options: &str) -> Vec<(String, Reason)
 }
 
 /// Builds the initramfs. `init` is the program, `shell` one to end in; `firmware` are the directories in which the
-/// modules' firmware is looked for; `config.modules` is filled in here.
+/// modules' firmware is looked for; `later` are modules that wait until the network is needed; `config.modules` and
+/// `config.network.modules` are filled in here.
 ///
 /// # Errors
 /// [`Error`].
@@ -139,6 +142,7 @@ pub fn build(
     shell: Option<&[u8]>,
     tree: &Tree,
     modules: Vec<Wanted>,
+    later: Vec<Wanted>,
     firmware: &[PathBuf],
     mut config: CaptureConfig,
 ) -> Result<Initramfs, Error> {
@@ -159,15 +163,15 @@ pub fn build(
         check_static("the shell", shell)?;
         contents.file(SHELL_PATH, 0o755, shell, Why::Shell)?;
     }
-    config.modules.clear();
+    let mut files = Vec::new();
     let mut warnings = Vec::new();
     let mut left = MAX_FIRMWARE_BYTES;
-    for Wanted { name, path, reason } in &modules {
+    for Wanted { name, path, reason } in modules.iter().chain(&later) {
         let file = format!("{MODULE_DIR}/{}", modules::plain_file_name(path));
         let bytes = tree.read_decompressed(path)?;
         let why = Why::Module { module: name.clone(), reason: reason.clone() };
         contents.file(&file, 0o644, &bytes, why)?;
-        config.modules.push(file);
+        files.push(file);
         match firmware::names(&bytes) {
             Some(names) => {
                 left =
@@ -177,6 +181,11 @@ pub fn build(
                 .push(format!("{path} has no readable .modinfo: whether it needs firmware is unknown")),
         }
     }
+    let network = files.split_off(modules.len());
+    config.modules = files;
+    if let Some(config) = &mut config.network {
+        config.modules = network;
+    }
     contents.file(CONFIG_PATH, 0o600, config.to_toml()?.as_bytes(), Why::Configuration)?;
     let plain = contents.archive.finish();
 
@@ -185,7 +194,7 @@ pub fn build(
     Ok(Initramfs {
         packed,
         unpacked_len,
-        modules: modules.into_iter().map(|module| module.path).collect(),
+        modules: modules.into_iter().chain(later).map(|module| module.path).collect(),
         config,
         members: contents.members,
         warnings,
@@ -288,7 +297,12 @@ mod tests {
                 path: "/var/crash \"odd\"".into(),
                 ..TargetConfig::default()
             }],
-            dump: DumpConfig { level: 31, format: "kdump".into(), compression: "zstd".into() },
+            dump: DumpConfig {
+                level: 31,
+                format: "kdump".into(),
+                compression: "zstd".into(),
+                ..DumpConfig::default()
+            },
             end: EndConfig { action: "reboot".into() },
             ..CaptureConfig::default()
         }
@@ -348,7 +362,7 @@ mod tests {
         let driver = Reason::Driver { device: "/sys/devices/pci0".into(), by: modules::FoundBy::Sysfs };
         let wanted = tree.wanted(&[("qla".to_owned(), driver)]).unwrap();
         let directories = firmware::directories(dir.path(), "6.1");
-        let built = build(&init, None, &tree, wanted, &directories, config()).unwrap();
+        let built = build(&init, None, &tree, wanted, vec![], &directories, config()).unwrap();
 
         let leads = ["etc", "etc/kdump-rs", "lib", "lib/modules", "lib/firmware", "lib/firmware/q"];
         let in_archive: Vec<_> =
@@ -382,7 +396,8 @@ mod tests {
         // This test program is linked as kdump-init is: .cargo/config.toml makes all static.
         let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let built =
-            build(&init, None, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), &[], config()).unwrap();
+            build(&init, None, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), vec![], &[], config())
+                .unwrap();
         assert_eq!(built.config.modules, ["lib/modules/virtio_blk.ko"]);
         let plain = plain(&built);
         let has = |needle: &[u8]| plain.windows(needle.len()).any(|w| w == needle);

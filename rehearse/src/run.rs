@@ -68,6 +68,8 @@ impl Plan {
             toggled_cpu: self.scene.toggled_cpu,
             asked: self.scene.asked.clone(),
             added: self.scene.added,
+            modules: self.scene.modules.clone(),
+            address: self.scene.address,
             mounts: self.scene.mounts.clone(),
         };
         let contents = Contents {

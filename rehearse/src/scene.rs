@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,10 @@ pub struct Scene {
     pub asked: Vec<String>,
     /// What the host adds while it holds the guest, through [`Held::monitor`].
     pub added: Added,
+    /// Modules that it loads besides, for devices that [`Scene::qemu`] adds.
+    pub modules: Vec<String>,
+    /// Address of its network device, which [`Scene::qemu`] adds and a module drives.
+    pub address: Option<Ipv4Addr>,
     /// Disks that are mounted before it is armed; they are attached by [`Scene::qemu`].
     pub mounts: Vec<Mount>,
     /// The CPU that the crash is asked for on.
@@ -47,7 +52,7 @@ pub struct Scene {
     pub cmdline: String,
     /// More arguments of QEMU.
     pub qemu: Vec<String>,
-    /// More files: where in the guest, and where here.
+    /// More files, with the permissions that they have here: where in the guest, and where here.
     pub files: Vec<(String, PathBuf)>,
 }
 

@@ -7,7 +7,10 @@ use anyhow::Context as _;
 use kdump_capture::classify::PageClass;
 use kdump_capture::config::{parse_compression, parse_format};
 use kdump_capture::durable::DurableFile;
-use kdump_capture::{DumpLevel, Kinds, Level, Options, Output, OutputFormat, Selection, Summary, Wanted};
+use kdump_capture::encrypt::Recipients;
+use kdump_capture::{
+    DumpLevel, Encryption, Kinds, Level, Options, Output, OutputFormat, Selection, Summary, Wanted,
+};
 use kdump_vmcore::Dump;
 use kdump_vmcore::kdump::Compression;
 
@@ -59,6 +62,11 @@ pub struct Args {
     /// The fastest compression: snappy; two to three times as fast as zstd, for files a third larger
     #[arg(long, conflicts_with_all = ["compression", "compression_level"])]
     fast: bool,
+
+    /// Encrypt to this public key (age1...), of which there may be several: `age -d` gives the flattened form, or the
+    /// core in zstd frames
+    #[arg(long, value_name = "RECIPIENT", conflicts_with = "digest")]
+    encrypt_to: Vec<String>,
 
     /// Threads that compress; as many as there are CPUs, if not given
     #[arg(long)]
@@ -124,12 +132,16 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         let packed = if args.format == OutputFormat::ElfZstd { Compression::Zstd } else { compression };
         level.number(packed)?;
     }
+    let recipients =
+        Some(&args.encrypt_to).filter(|texts| !texts.is_empty()).map(|texts| Recipients::parse(texts));
+    let encryption = recipients.transpose()?.map(|recipients| Encryption { recipients, is_padded: false });
     Ok(Options {
         wanted: Wanted { selection, workers: args.threads, ..Wanted::default() },
         format: args.format,
         compression,
         level,
         digests: false,
+        encryption,
     })
 }
 

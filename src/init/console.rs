@@ -83,10 +83,18 @@ pub fn log_to(dir: &Path) -> io::Result<()> {
     let mut copy = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
     let mut copied = Ok(());
     if is_new {
-        copied = std::fs::read(LOG).and_then(|log| copy.write_all(&log));
+        copied = log().and_then(|log| copy.write_all(&log));
     }
     *COPY_FILE.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
     copied
+}
+
+/// Everything that was said so far.
+///
+/// # Errors
+/// Whatever the operating system says.
+pub fn log() -> io::Result<Vec<u8>> {
+    std::fs::read(LOG)
 }
 
 /// Brings the copy beside the dump to the disk.

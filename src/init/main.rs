@@ -21,6 +21,8 @@ mod raw;
 mod record;
 mod room;
 mod selfcheck;
+mod server;
+mod store;
 mod system;
 mod target;
 mod triage;

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::child::{self, End, Limits};
 use crate::console::say;
-use crate::dump::save;
+use crate::store::Store;
 use crate::triage;
 
 /// First argument of the child. After the time come the dump and the report that was made from memory.
@@ -64,7 +64,10 @@ fn warn(report: &Path, failures: &[Value]) {
     for failure in failures.iter().filter_map(Value::as_str) {
         text.push_str(&format!("  {failure}\n"));
     }
-    save(report, text.as_bytes());
+    if let Some(dir) = report.parent() {
+        // What became of it was said.
+        let _ = Store::Directory(dir).save("report.txt", text.as_bytes());
+    }
 }
 
 /// What the child does, with the arguments after its role and the time.

@@ -17,7 +17,7 @@ use super::http::put::{PART, room};
 use super::http::{Client, Head, Response};
 use super::tls;
 use super::url::{Scheme, Url, encode};
-use super::{Remote, RemoteOptions, Secret, Upload};
+use super::{Remote, RemoteOptions, S3Options, Secret, Upload};
 use crate::digest::hex;
 use sigv4::{Signed, Signer};
 
@@ -41,6 +41,20 @@ pub(crate) struct S3 {
     ahead: i64,
 }
 
+fn region(options: &S3Options) -> &str {
+    if options.region.is_empty() { "us-east-1" } else { &options.region }
+}
+
+/// The service: Amazon's, if no other is named.
+pub(super) fn endpoint(options: &S3Options) -> io::Result<Url> {
+    let text = if options.endpoint.is_empty() {
+        format!("https://s3.{}.amazonaws.com", region(options))
+    } else {
+        options.endpoint.clone()
+    };
+    Url::parse(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("endpoint: {e}")))
+}
+
 /// A request, before it is signed.
 struct Request<'a> {
     method: &'static str,
@@ -56,13 +70,8 @@ impl S3 {
         if s3.access_key.is_empty() || s3.secret_key.is_empty() {
             return Err(invalid("a bucket needs access_key and secret_key"));
         }
-        let region = if s3.region.is_empty() { "us-east-1".to_owned() } else { s3.region.clone() };
-        let endpoint = if s3.endpoint.is_empty() {
-            format!("https://s3.{region}.amazonaws.com")
-        } else {
-            s3.endpoint.clone()
-        };
-        let endpoint = Url::parse(&endpoint).map_err(|e| invalid(&format!("endpoint: {e}")))?;
+        let region = region(s3).to_owned();
+        let endpoint = endpoint(s3)?;
         let usual = match endpoint.scheme {
             Scheme::Https => 443,
             Scheme::Http => 80,
