@@ -21,11 +21,11 @@ fn oopses_and_hung_tasks_of_6_12_are_named() {
     }
 }
 
-/// Check the two ways that come from outside the task that runs.
+/// Check the ways that come from outside the task that runs.
 #[test]
 #[ignore = "boots a kernel in QEMU; `make test` runs it"]
 fn interrupts_that_panic_6_12_are_named() {
-    for crash in [Crash::Nmi, Crash::PanicInIrq] {
-        named("6.12", crash, Some(1));
+    for (crash, cpu) in [(Crash::Nmi, 1), (Crash::NmiButton, 0), (Crash::PanicInIrq, 1)] {
+        named("6.12", crash, Some(cpu));
     }
 }

@@ -34,12 +34,16 @@ fn names(report: &Value, crash: Crash, cpu: Option<u32>, name: &str) {
     assert!(crash.is_named_by(cause["kind"].as_str(), function), "{seen}");
     assert_eq!(cause["in_interrupt"], crash == Crash::PanicInIrq, "{seen}");
     // An interrupt strikes whom it will.
-    if crash != Crash::PanicInIrq {
+    if crash.function().is_some() && crash != Crash::PanicInIrq {
         assert_eq!(cause["task"]["comm"], crash.comm(), "{seen}");
     }
     let module = crash.needs_module().then_some("kdump_trigger");
     assert_eq!(cause["function"]["module"].as_str(), module, "{seen}");
     assert!(!cause["evidence"].as_str().unwrap().is_empty(), "{seen}");
+    if crash == Crash::NmiButton {
+        let frames = report["panic_stack"].to_string();
+        assert!(frames.contains("asm_exc_nmi") && frames.contains("unknown_nmi_error"), "{seen}");
+    }
     if let Some(cpu) = cpu {
         assert_eq!(panic["cpu"], cpu, "{seen}");
     }
