@@ -20,9 +20,9 @@ use kdump_rehearse::{Plan, Programs, Progress, accel, size};
 const PARTITION: u64 = 1 << 20;
 const UUID: &str = "6b64756d-702d-7265-6465-6269616e2121";
 const MEMORY: u64 = 1 << 30;
-/// A Debian guest that says nothing for so long hangs. kdump-tools is silent longest when it builds its initramfs:
-/// a minute and a half under emulation on a busy machine.
-const SILENCE: Duration = Duration::from_secs(300);
+/// A Debian guest that says nothing for so long hangs. It is silent longest where kdump-tools builds its initramfs:
+/// more than five minutes under emulation on a busy machine.
+const SILENCE: Duration = Duration::from_secs(900);
 
 /// Prints what is found out on the way.
 struct Notes;
