@@ -126,12 +126,7 @@ impl<'a> Held<'a> {
     /// # Errors
     /// What the socket says, and what the monitor calls an error.
     pub fn monitor(&self, command: &str) -> io::Result<String> {
-        let mut socket = UnixStream::connect(self.monitor)?;
-        socket.set_read_timeout(Some(ANSWER))?;
-        until_prompt(&mut socket)?;
-        socket.write_all(format!("{command}\n").as_bytes())?;
-        let answer = until_prompt(&mut socket)?;
-        if answer.contains("Error: ") { Err(io::Error::other(answer)) } else { Ok(answer) }
+        tell_monitor(self.monitor, command)
     }
 
     /// What was staged under a name.
@@ -169,6 +164,16 @@ pub fn answer<'a>(console: &'a str, asked: &str) -> Option<(&'a str, i32)> {
 
 /// Before the code that a command ended with.
 pub(crate) const ANSWERED: &str = "answered: ";
+
+/// Gives a command to the monitor behind a socket, and its answer.
+pub(crate) fn tell_monitor(socket: &Path, command: &str) -> io::Result<String> {
+    let mut socket = UnixStream::connect(socket)?;
+    socket.set_read_timeout(Some(ANSWER))?;
+    until_prompt(&mut socket)?;
+    socket.write_all(format!("{command}\n").as_bytes())?;
+    let answer = until_prompt(&mut socket)?;
+    if answer.contains("Error: ") { Err(io::Error::other(answer)) } else { Ok(answer) }
+}
 
 /// Reads from the monitor until it is ready for a command.
 fn until_prompt(socket: &mut UnixStream) -> io::Result<String> {
