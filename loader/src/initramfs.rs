@@ -419,8 +419,8 @@ mod tests {
         let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let tree = Tree::open(dir.path()).unwrap();
         std::fs::write(dir.path().join("large.ko"), b"module".repeat(PLAIN_MAX / 6)).unwrap();
-        let large =
-            build(&init, None, &tree, tree.wanted(&[named("large")]).unwrap(), &[], config()).unwrap();
+        let large = build(&init, None, &tree, tree.wanted(&[named("large")]).unwrap(), vec![], &[], config())
+            .unwrap();
         assert!(large.packed.starts_with(b"\x1f\x8b"));
         assert!(list(&plain(&large)).iter().any(|(name, _)| name == "lib/modules/large.ko"));
     }
