@@ -116,7 +116,7 @@ fn struct_pages() -> Vec<u8> {
             _ if in_blocks => free,
             _ if after < KERNEL => kernel,
             // One here, one there: as they are on a machine that has been up for long.
-            _ if after % 200 == 0 && after / 200 < SLABS => slab,
+            _ if after % 200 == 0 && after / 200 <= SLABS => slab,
             _ if nr % 2 == 0 => anon,
             _ => cache,
         });
