@@ -33,6 +33,8 @@ pub enum Command {
     Kexec(commands::kexec::Args),
     /// Write a filtered, compressed dump from /proc/vmcore or from an existing dump
     Capture(commands::capture::Args),
+    /// Take the dumps that other machines send when they crash
+    Receive(commands::receive::Args),
     /// Say what happened: one page of post-mortem, or a view
     Analyze(commands::analyze::Args),
     /// First program of the guest that `rehearse` boots; of no use elsewhere

@@ -18,6 +18,7 @@ pub mod config;
 pub mod decide;
 pub mod digest;
 pub mod durable;
+pub mod encrypt;
 pub mod filter;
 pub mod manifest;
 pub mod meter;

@@ -44,6 +44,9 @@ pub struct Manifest<'a> {
     /// Whether the file was opened again and the kernel log read from it as from the source; absent if
     /// that was not tried.
     pub log_reads_back: Option<bool>,
+    /// What the self-check found: whether the report made from the dump is the one made from memory, and whether the slab
+    /// allocator's lists can be walked in it. `failures` is empty in a dump to be trusted; `null`: not checked.
+    pub self_check: Option<serde_json::Value>,
     /// Counts.
     pub pages: Pages,
     /// Pages that could not be read, the first of them, and why.
@@ -144,6 +147,7 @@ impl<'a> Manifest<'a> {
             crash_time: info.and_then(|i| i.crash_time()),
             complete: summary.is_complete(),
             log_reads_back: None,
+            self_check: None,
             pages: Pages {
                 ram: summary.census.ram,
                 absent_in_source: summary.census.absent,

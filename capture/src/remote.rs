@@ -3,8 +3,28 @@
 //!
 //! A directory on a local file system is not one of these: there, bytes go to offsets and the file
 //! gets its name when it is whole ([`crate::durable`]).
+//!
+//! [`open`] gives the client for a URL: [`sender`] for our own [`receiver`], [`http`] for servers that take PUT, [`s3`]
+//! for buckets. What all of them promise, and each of them does not, is in docs/targets.md.
+
+mod dial;
+mod http;
+mod options;
+pub mod protocol;
+pub mod receiver;
+mod s3;
+mod secret;
+mod sender;
+mod tls;
+pub mod url;
+mod window;
 
 use std::io;
+
+pub use options::{RemoteOptions, RemoteSettings, S3Options, SettingsError};
+pub use secret::Secret;
+
+use url::{Scheme, Url};
 
 /// A place that stores files under names, each written once from its beginning to its end.
 pub trait Remote {
@@ -32,4 +52,26 @@ pub trait Upload: io::Write {
     /// # Errors
     /// Unless the other side says that all of it is durable.
     fn finish(self: Box<Self>) -> io::Result<u64>;
+}
+
+/// The client for a URL. Nothing is sent yet.
+///
+/// # Errors
+/// `InvalidInput` if the URL is none, or the options do not suffice for it.
+pub fn open(url: &str, options: &RemoteOptions) -> io::Result<Box<dyn Remote>> {
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let url = Url::parse(url).map_err(|e| invalid(e.to_string()))?;
+    match url.scheme {
+        Scheme::Tcp | Scheme::Tls => {
+            let directory = options.below(&url.path);
+            if directory.is_empty() {
+                return Err(invalid("a receiver needs a directory for the dump".to_owned()));
+            }
+            let place = format!("{}/{}", url.authority(protocol::PORT), url.path);
+            let (token, patience) = (options.token.reveal(), options.patience());
+            Ok(Box::new(sender::Sender::new(options.server(&url)?, place, directory, token, patience)?))
+        }
+        Scheme::Http | Scheme::Https => Ok(Box::new(http::put::HttpPut::new(&url, options)?)),
+        Scheme::S3 => Ok(Box::new(s3::S3::new(&url, options)?)),
+    }
 }

@@ -20,6 +20,7 @@ pub mod iomem;
 pub mod kernel_map;
 pub mod machine;
 pub mod modules;
+pub mod network;
 pub mod normal;
 pub mod panic_image;
 pub mod partition;

@@ -8,6 +8,7 @@ pub mod disarm;
 pub mod doctor;
 pub mod generate_docs;
 pub mod kexec;
+pub mod receive;
 pub mod rehearse;
 pub mod rehearse_guest;
 pub mod reserve;
@@ -27,6 +28,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Status(args) => status::run(&args),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Receive(args) => receive::run(&args),
         Command::Analyze(args) => analyze::run(&args),
         Command::RehearseGuest(args) => rehearse_guest::run(&args),
         Command::GenerateDocs(args) => generate_docs::run(&args),

@@ -1,12 +1,18 @@
 //! One target, from the device to the last file: what a child of the [ladder](crate::ladder) does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
-use kdump_capture::config::{CaptureConfig, TargetConfig};
+use anyhow::Context as _;
+use kdump_capture::config::{self, CaptureConfig, TargetConfig};
+use kdump_loader::network::NetworkConfig;
 
 use crate::console::{self, say};
 use crate::ladder::Attempt;
 use crate::{dump, network, raw, target};
+
+/// What the network may take to come up: a switch may need half a minute before it passes packets on.
+const NETWORK: Duration = Duration::from_mins(1);
 
 /// Tries target `number`; says how that goes.
 pub fn run(number: usize, config: &CaptureConfig) -> Attempt {
@@ -18,12 +24,24 @@ pub fn run(number: usize, config: &CaptureConfig) -> Attempt {
     })
 }
 
+/// What was recorded of the network when the machine was armed.
+fn recorded_network() -> anyhow::Result<NetworkConfig> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        network: Option<NetworkConfig>,
+    }
+    let text = std::fs::read_to_string(config::PATH).context(config::PATH)?;
+    let file: File = toml::from_str(&text).context(config::PATH)?;
+    file.network.context("the configuration records no network")
+}
+
 fn to_target(number: usize, wanted: &TargetConfig, config: &CaptureConfig) -> Attempt {
     match wanted.kind.as_str() {
         "raw" => return raw::write(wanted, config),
         "directory" => {}
         "nfs" => {
-            if let Err(e) = network::bring_up() {
+            let up = recorded_network().and_then(|config| network::bring_up(&config, NETWORK));
+            if let Err(e) = up {
                 say!("{}: {e:#}", target::describe(wanted));
                 return Attempt::NoPlace;
             }

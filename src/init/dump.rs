@@ -17,7 +17,7 @@ use crate::console::{self, say};
 use crate::record::{SOURCE, open_source};
 use crate::room;
 use crate::target::DumpDir;
-use crate::triage;
+use crate::{selfcheck, triage, worth};
 
 /// Writes everything to `dir`, as far as it goes; true if the dump is complete.
 pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
@@ -33,7 +33,7 @@ pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
         save(&dir.path.join("dmesg.txt"), log);
     }
     triage::run(Some(&dir.path));
-    let (summary, log_reads_back) = match write_file(dir, &dump, config, log.as_deref()) {
+    let (summary, checked) = match write_file(dir, &dump, config, log.as_deref()) {
         Ok(written) => written,
         Err(e) => {
             say!("no complete dump: {e:#}");
@@ -41,15 +41,22 @@ pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
         }
     };
     tell(&summary);
-    if log_reads_back == Some(false) {
+    if checked.log_reads_back == Some(false) {
         say!("the kernel log does not read from the dump as it did from memory");
     }
     console::sync_log();
     let mut manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
-    manifest.log_reads_back = log_reads_back;
+    manifest.log_reads_back = checked.log_reads_back;
+    manifest.self_check = checked.self_check;
     save(&dir.path.join("manifest.json"), manifest.to_json().as_bytes());
     room::prune(dir, &config.retention, 0);
     true
+}
+
+/// What was found when the written dump was read.
+struct Checked {
+    log_reads_back: Option<bool>,
+    self_check: Option<serde_json::Value>,
 }
 
 /// Writes the dump under its name, as much of it as there is room for; and tells whether `log` could be read from it again.
@@ -58,7 +65,7 @@ fn write_file(
     dump: &Dump,
     config: &CaptureConfig,
     log: Option<&[u8]>,
-) -> anyhow::Result<(Summary, Option<bool>)> {
+) -> anyhow::Result<(Summary, Checked)> {
     let mut options = options(config);
     let plan = decide(dump, &options)?;
     let chosen = room::make(dir, &plan.census, &options, &config.retention);
@@ -72,11 +79,14 @@ fn write_file(
         let mut reporter = Reporter::new();
         let error = match write_vmcore(plan, Output::File(out.file()), &options, &mut reporter) {
             Ok(summary) => {
-                let log_reads_back = log.map(|log| reads_back(out.partial_path(), log));
+                let checked = Checked {
+                    log_reads_back: log.map(|log| reads_back(out.partial_path(), log)),
+                    self_check: selfcheck::run(out.partial_path(), &dir.path),
+                };
                 let begin = Instant::now();
                 out.commit()?;
                 say!("sync {:.2} s", begin.elapsed().as_secs_f64());
-                return Ok((summary, log_reads_back));
+                return Ok((summary, checked));
             }
             Err(error) => error,
         };
@@ -114,6 +124,7 @@ fn options(config: &CaptureConfig) -> Options {
         say!("{complaint}");
     }
     options.digests = true;
+    options.wanted.first = worth::take();
     options
 }
 

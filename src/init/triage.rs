@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use kdump_analyze::Kernel;
 use kdump_analyze::report::Report;
+use kdump_analyze::slabs::Walk;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::child::{self, End, Limits};
 use crate::console::{self, say};
 use crate::dump::{peak_memory, save};
 use crate::record::{SOURCE, open_source};
+use crate::worth;
 
 /// First argument of the child. After the time comes the directory for the report; without it, the report goes to the
 /// console.
@@ -58,7 +60,7 @@ pub fn child_main(mut args: impl Iterator<Item = String>) -> ExitCode {
 
 /// Leaves a quarter of the memory to others: the kernel, and PID 1, which only waits meanwhile. What is mapped of the
 /// dump is no memory of this machine, so the limit is on data, not on the address space.
-fn limit_memory() {
+pub fn limit_memory() {
     // Should memory run out all the same, it is this process that goes.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -81,15 +83,19 @@ fn available_memory(meminfo: &str) -> Option<u64> {
 /// Finds out what happened and says so, in files or on the console. False if there is no report.
 fn report(dir: Option<&Path>) -> bool {
     let result = catch_unwind(AssertUnwindSafe(|| -> Result<(), String> {
-        let dump = open_source().map_err(|e| format!("{SOURCE}: {e}"))?;
+        let mut dump = open_source().map_err(|e| format!("{SOURCE}: {e}"))?;
+        dump.note_reads();
         let kernel = Kernel::open(&dump).map_err(|e| e.to_string())?;
         let report = Report::build(&kernel);
+        // Whoever opens the dump will want to walk these, too.
+        let _ = Walk::new(&kernel);
         if let Some(dir) = dir {
             save(&dir.join("report.json"), report.to_json().as_bytes());
             save(&dir.join("report.txt"), report.to_text().as_bytes());
         } else {
             console::text(&report.to_text(), CONSOLE_REPORT_MAX);
         }
+        worth::leave(&dump.touched());
         Ok(())
     }));
     match &result {
