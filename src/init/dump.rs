@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use kdump_analyze::log::Log;
 use kdump_capture::config::CaptureConfig;
 use kdump_capture::durable::{DurableFile, write_small};
@@ -84,7 +85,7 @@ fn write_file(
                     self_check: selfcheck::run(out.partial_path(), &dir.path),
                 };
                 let begin = Instant::now();
-                out.commit()?;
+                out.commit().context("vmcore.partial cannot be brought to the disk")?;
                 say!("sync {:.2} s", begin.elapsed().as_secs_f64());
                 return Ok((summary, checked));
             }
