@@ -17,6 +17,7 @@ use kdump_vmcore::Dump;
 use crate::console::{self, say};
 use crate::record::{SOURCE, open_source};
 use crate::room;
+use crate::settle::Settling;
 use crate::target::DumpDir;
 use crate::{selfcheck, triage, worth};
 
@@ -78,7 +79,10 @@ fn write_file(
         // An earlier attempt at a lower level may have left its beginning.
         let out = DurableFile::create(&dir.path.join("vmcore"), true)?;
         let mut reporter = Reporter::new();
-        let error = match write_vmcore(plan, Output::File(out.file()), &options, &mut reporter) {
+        let settling = Settling::begin(out.partial_path());
+        let written = write_vmcore(plan, Output::File(out.file()), &options, &mut reporter);
+        drop(settling);
+        let error = match written {
             Ok(summary) => {
                 let checked = Checked {
                     log_reads_back: log.map(|log| reads_back(out.partial_path(), log)),

@@ -21,6 +21,7 @@ mod raw;
 mod record;
 mod room;
 mod selfcheck;
+mod settle;
 mod system;
 mod target;
 mod triage;
