@@ -426,6 +426,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_system_brings_its_module_and_its_character_sets() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("modules.dep"), "vfat.ko: fat.ko\nfat.ko:\nnls_cp437.ko:\nxfs.ko:\n")
+            .unwrap();
+        // As Debian's cloud kernels have it: built in, and so without aliases.
+        std::fs::write(dir.path().join("modules.builtin"), "kernel/fs/ext4/ext4.ko\n").unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        let names = |fstype, options| -> Vec<String> {
+            file_system(&tree, fstype, options).into_iter().map(|(name, _)| name).collect()
+        };
+        for fstype in ["ext2", "ext3", "ext4"] {
+            assert_eq!(names(fstype, ""), ["ext4"]);
+        }
+        assert_eq!(names("vfat", "codepage=437,iocharset=ascii,umask=0077"), ["vfat", "nls_cp437"]);
+        assert_eq!(names("btrfs", "subvolid=5"), ["fs-btrfs"], "which the tree does not have, and says so");
+        assert!(tree.wanted(&file_system(&tree, "btrfs", "")).is_err());
+    }
+
+    #[test]
     fn a_script_is_no_init() {
         assert!(matches!(check_static("kdump-init", b"#!/bin/sh\n"), Err(Error::NotAProgram { .. })));
     }

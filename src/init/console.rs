@@ -29,8 +29,8 @@ static START: OnceLock<Instant> = OnceLock::new();
 /// Milliseconds after the start at which something was last done.
 static LAST_MOVE: AtomicU64 = AtomicU64::new(0);
 
-/// Everything that was said, by all processes.
-const LOG: &str = "/run/capture.log";
+/// Everything that was said, by all processes. Not below /run, which is mounted only after the first words.
+const LOG: &str = "/capture.log";
 /// Its copy beside a dump.
 const COPY: &str = "capture.log";
 /// More than this is not kept: it lies in memory.

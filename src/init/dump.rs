@@ -18,6 +18,7 @@ use kdump_vmcore::Dump;
 use crate::console::{self, say};
 use crate::record::{SOURCE, open_source};
 use crate::room;
+use crate::settle::Settling;
 use crate::store::Store;
 use crate::target::DumpDir;
 use crate::{selfcheck, worth};
@@ -95,7 +96,10 @@ fn write_file(
         // An earlier attempt at a lower level may have left its beginning.
         let out = DurableFile::create(&dir.path.join(options.file_name(false)), true)?;
         let mut reporter = Reporter::new();
-        let error = match write_vmcore(plan, Output::File(out.file()), &options, &mut reporter) {
+        let settling = Settling::begin(out.partial_path());
+        let written = write_vmcore(plan, Output::File(out.file()), &options, &mut reporter);
+        drop(settling);
+        let error = match written {
             Ok(summary) => {
                 let is_readable = options.encryption.is_none();
                 let checked = Checked {
@@ -105,7 +109,7 @@ fn write_file(
                     self_check: is_readable.then(|| selfcheck::run(out.partial_path(), &dir.path)).flatten(),
                 };
                 let begin = Instant::now();
-                out.commit()?;
+                out.commit().context("vmcore.partial cannot be brought to the disk")?;
                 say!("sync {:.2} s", begin.elapsed().as_secs_f64());
                 return Ok((summary, checked));
             }

@@ -22,6 +22,7 @@ mod record;
 mod room;
 mod selfcheck;
 mod server;
+mod settle;
 mod store;
 mod system;
 mod target;
