@@ -23,7 +23,7 @@ const MAC: &str = "52:54:00:12:34:56";
 const OTHER_MAC: &str = "52:54:00:12:34:99";
 const LIMIT: Duration = Duration::from_secs(240);
 /// A user network, on which the host is 10.0.2.2 and fec0::2.
-const NET: &str = "user,ipv6=on,id";
+const NET: &str = "user,ipv4=on,ipv6=on,id";
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -42,7 +42,11 @@ pub(super) fn make(
     let mut made: Vec<Made> = Vec::new();
     for (place, link) in config.links.iter().enumerate() {
         let name = format!("kdump{place}");
+        let is_made = index_of(&Path::new(NET).join(&name)).ok();
         let there = match &link.what {
+            What::Bond(_) | What::Vlan { .. } if is_made.is_some() => {
+                Made { index: is_made.unwrap_or_default(), name }
+            }
             What::Device { macs } => wait_for(Path::new(NET), macs, deadline).with_context(|| {
                 format!("no device has the MAC address of {} ({})", link.name, macs.join(", "))
             })?,

@@ -209,8 +209,11 @@ impl Receiver {
         write_frame(wire, Kind::AT, open.offset, &[])?;
         loop {
             let frame = read_frame(wire).map_err(|e| {
-                let at = file.length();
-                io::Error::new(e.kind(), format!("{path} broke off at {at}: {e}"))
+                let why = match e.kind() {
+                    io::ErrorKind::UnexpectedEof => "the sender is gone".to_owned(),
+                    _ => e.to_string(),
+                };
+                io::Error::new(e.kind(), format!("{path} broke off at {}: {why}", file.length()))
             })?;
             match frame.kind {
                 Kind::DATA => {
