@@ -244,11 +244,11 @@ impl Multipart<'_> {
         let body = complete_body(&self.parts);
         let query = [("uploadId", id.to_owned())];
         let mut retry = Retry::new(self.s3.patience);
-        for attempt in 1.. {
+        loop {
             let request = Request { method: "POST", key: &self.key, query: &query, body: body.as_bytes() };
             let error = match self.s3.request(&request) {
                 Ok(r) if r.is_success() && element(&r.body, "ETag").is_some() => return Ok(()),
-                Ok(r) if r.status == 404 && attempt > 1 && self.is_there()? => return Ok(()),
+                Ok(r) if r.status == 404 && self.is_there() => return Ok(()),
                 Ok(r) if r.is_success() => {
                     let code = element(&r.body, "Code").unwrap_or_default();
                     io::Error::other(format!("the service did not complete the file: {code}"))
@@ -258,14 +258,13 @@ impl Multipart<'_> {
             };
             retry.again(error).map_err(|e| with(e, &format!("{} ({})", self.s3.place, self.key)))?;
         }
-        Ok(())
     }
 
     /// Whether the bucket has the file, whole.
-    fn is_there(&mut self) -> io::Result<bool> {
+    fn is_there(&mut self) -> bool {
         let request = Request { method: "HEAD", key: &self.key, query: &[], body: &[] };
-        let response = self.s3.insist(&request)?;
-        Ok(response.header("content-length").and_then(|length| length.parse().ok()) == Some(self.length))
+        let length = self.s3.insist(&request).ok().and_then(|r| r.header("content-length")?.parse().ok());
+        length == Some(self.length)
     }
 }
 
