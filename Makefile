@@ -28,6 +28,7 @@ test: setup
 	scripts/fetch-memtest.sh
 	scripts/fetch-kexec-tools.sh
 	scripts/setup-oracle.sh
+	scripts/setup-servers.sh
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets --features full-tests -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --workspace --no-deps --document-private-items --quiet

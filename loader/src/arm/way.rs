@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Error;
 use crate::initramfs;
 use crate::modules::{Tree, Wanted};
-use crate::network::{self, Destination, Facts, NetworkConfig};
+use crate::network::{self, Destination, NetworkConfig};
 use crate::target::Rung;
 use crate::watchdog;
 
@@ -29,12 +29,10 @@ pub(super) fn find(tree: &Tree, targets: &[Rung], root: &Path) -> Result<Way, Er
     let destinations: Vec<Destination> = targets.iter().filter_map(Rung::destination).collect();
     let (mut network, mut later) = (None, Vec::new());
     if !destinations.is_empty() {
-        let to: Vec<_> = destinations.iter().flat_map(|to| to.addresses.iter().copied()).collect();
-        let facts = Facts::read(root, &to).map_err(network::Error::Netlink)?;
-        let config = network::plan(&facts, &destinations)?;
-        later = tree.wanted(&network::find_modules(tree, &facts, &config)?)?;
+        let recorded = network::Recorded::read(root, &destinations)?;
+        later = recorded.find_modules(tree)?;
         later.retain(|module| modules.iter().all(|other| other.name != module.name));
-        network = Some(config);
+        network = Some(recorded.config);
     }
     Ok(Way { modules, later, network, warnings: watchdogs.warnings })
 }
