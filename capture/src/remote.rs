@@ -4,7 +4,7 @@
 //! A directory on a local file system is not one of these: there, bytes go to offsets and the file
 //! gets its name when it is whole ([`crate::durable`]).
 //!
-//! [`open`] gives the client for a URL: [`sender`] for our own [`receiver`], [`http`] for servers that take PUT, [`s3`]
+//! [`open`] gives the client for a URL: `sender` for our own [`receiver`], `http` for servers that take PUT, `s3`
 //! for buckets. What all of them promise, and each of them does not, is in docs/targets.md.
 
 mod dial;

@@ -1,6 +1,6 @@
 //! `kdump-rs receive`: takes dumps from machines that crashed, and calls a byte durable only when the disk has it.
 //!
-//! One thread per connection. What a file has got to is in the file itself ([`store`]), so that a receiver which was
+//! One thread per connection. What a file has got to is in the file itself (`store`), so that a receiver which was
 //! restarted goes on as one that was not. A sender may only write where its own dump is: a directory belongs to the
 //! session that made it.
 
