@@ -86,6 +86,9 @@ pub struct Options {
     pub level: Level,
     /// Whether to digest the file, for a manifest.
     pub digests: bool,
+    /// Whether what is written reaches the disk in an order that leaves a readable file when the power fails, and what a
+    /// report needs as soon as it is written.
+    pub is_ordered: bool,
     /// To whom to encrypt it; a file then is what a stream would be.
     pub encryption: Option<Encryption>,
 }
@@ -121,6 +124,7 @@ impl Default for Options {
             compression: Compression::Zstd,
             level: Level::Usual,
             digests: false,
+            is_ordered: false,
             encryption: None,
         }
     }
@@ -174,7 +178,7 @@ impl Summary {
     }
 }
 
-/// Writes what `options` want of `dump` to `out`. Nothing is synced but what a report needs.
+/// Writes what `options` want of `dump` to `out`. Nothing is synced, unless it is to be in order.
 ///
 /// # Errors
 /// If the source describes more than can be handled, or writing fails; `out` then holds what was

@@ -141,6 +141,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         compression,
         level,
         digests: false,
+        is_ordered: false,
         encryption,
     })
 }

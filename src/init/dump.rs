@@ -163,7 +163,7 @@ pub fn options(config: &CaptureConfig) -> anyhow::Result<(Options, Privacy)> {
     for complaint in complaints {
         say!("{complaint}");
     }
-    options.digests = true;
+    (options.digests, options.is_ordered) = (true, true);
     let recipients =
         config.dump.recipients().context("what is to be encrypted is not written in the clear")?;
     let privacy = Privacy(recipients.clone().filter(|_| config.dump.encrypt_reports));

@@ -64,7 +64,28 @@ trait Sink: WriteAt {
 
 impl Sink for &File {
     fn settle(&mut self) -> io::Result<()> {
-        self.sync_data()
+        Ok(())
+    }
+}
+
+/// A file on a disk that may lose its power: descriptors get there after the pages they are of.
+struct Ordered<'a>(&'a File);
+
+impl WriteAt for Ordered<'_> {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        self.0.reserve(len)
+    }
+    fn barrier(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+impl Sink for Ordered<'_> {
+    fn settle(&mut self) -> io::Result<()> {
+        self.0.sync_data()
     }
 }
 
@@ -82,6 +103,10 @@ pub(crate) fn write_to(
     tally: &mut Tally<'_>,
 ) -> Result<(u64, Vec<Piece>), Error> {
     match (out, options.format, &options.encryption) {
+        (Output::File(file), OutputFormat::Kdump, None) if options.is_ordered => {
+            let (_, written) = kdump::write(plan, options, Ordered(file), tally)?;
+            written.digested(file)
+        }
         (Output::File(file), OutputFormat::Kdump, None) => {
             let (_, written) = kdump::write(plan, options, file, tally)?;
             written.digested(file)
