@@ -74,8 +74,8 @@ impl Crashed {
     pub fn directory(&self) -> &str {
         let (_, after) =
             self.console.split_once("the dump goes to ").unwrap_or_else(|| panic!("{}", self.console));
-        let path = after.split_whitespace().next().unwrap();
-        path.rsplit('/').next().unwrap()
+        let last = after.lines().next().and_then(|line| line.split(' ').next_back());
+        last.and_then(|path| path.split('/').next_back()).unwrap()
     }
 
     /// Check that the whole dump went to a server, and that no secret was told on the way.
