@@ -7,6 +7,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/apt.sh"
 
 dest="$cache/nfs-ganesha"
+# The server, its file system module, and the libraries that these are linked to.
+packages="nfs-ganesha nfs-ganesha-vfs libntirpc4.3 libnfsidmap1 liburcu8 libwbclient0 libacl1 libblkid1 libbsd0 libc6
+libcap2 libcom-err2 libdbus-1-3 libgcc-s1 libgcrypt20 libgpg-error0 libgssapi-krb5-2 libk5crypto3 libkeyutils1 libkrb5-3
+libkrb5support0 liblz4-1 liblzma5 libmd0 libsystemd0 libuuid1 libzstd1"
 [ ! -e "$dest/root" ] || exit 0
 say "fetching nfs-ganesha of Debian 12"
 mkdir -p "$cache/kernels"
@@ -18,13 +22,8 @@ trap 'rm -rf "$work"' EXIT
     flock 9
     private_suite bookworm
     mkdir -p "$work/debs" "$work/root"
-    packages=$(private_apt cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-        --no-replaces --no-enhances nfs-ganesha-vfs 2> /dev/null |
-        grep -oE '^(lib[a-z0-9.+-]+|zlib1g|nfs-ganesha|nfs-ganesha-vfs)$' | sort -u |
-        grep -vE 'perl|debconf|systemd|pam|udev|python')
-    for package in $packages; do
-        (cd "$work/debs" && private_apt get download -qq "$package" 2> /dev/null) || say "without $package"
-    done
+    # shellcheck disable=SC2086 # a list
+    (cd "$work/debs" && private_apt get download -qq $packages)
 )
 for deb in "$work"/debs/*.deb; do dpkg -x "$deb" "$work/root"; done
 [ -x "$work/root/usr/bin/ganesha.nfsd" ] || die "nfs-ganesha has no ganesha.nfsd"
