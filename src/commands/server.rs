@@ -33,8 +33,13 @@ mod tests {
 
     fn look_at(url: &str, keys: &str) -> Result<Contact, String> {
         look(url, &keys.parse().unwrap()).map_err(|error| {
-            let causes = std::iter::successors(error.source(), |cause| cause.source());
-            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text.push_str(&format!(": {error}"));
+                cause = error.source();
+            }
+            text
         })
     }
 

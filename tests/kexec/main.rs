@@ -197,7 +197,12 @@ fn given_initrd(modules: &Path) -> Vec<u8> {
             path: "/crash".into(),
             ..TargetConfig::default()
         }],
-        dump: DumpConfig { level: 31, format: "kdump".to_owned(), compression: "zstd".to_owned() },
+        dump: DumpConfig {
+            level: 31,
+            format: "kdump".to_owned(),
+            compression: "zstd".to_owned(),
+            ..DumpConfig::default()
+        },
         end: EndConfig { action: "reboot".to_owned() },
         ..CaptureConfig::default()
     };
