@@ -24,10 +24,12 @@ pub trait WriteAt {
 }
 
 fn reserve_in(file: &File, len: u64) -> io::Result<()> {
+    use rustix::io::Errno;
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-        // Not every file system can.
-        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => Ok(()),
-        result => Ok(result?),
+        Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(full.into()),
+        // Not every file system can. Folklore: nfs-ganesha 4.3 answers NFS 4.2's ALLOCATE with NFS4ERR_IO and takes the
+        // bytes all the same; a disk that fails will say so when it is written to.
+        _ => Ok(()),
     }
 }
 
