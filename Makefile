@@ -39,6 +39,7 @@ test-full: test
 	scripts/fetch-kernel.sh $(ALL_KERNELS)
 	scripts/build-guest-module.sh 6.1 6.12 7.3
 	scripts/fetch-ovmf.sh
+	scripts/fetch-ganesha.sh
 	scripts/setup.sh debootstrap
 	scripts/setup-peers.sh programs
 	cargo test --release --locked --features full-tests $(addprefix --test ,$(FULL)) -- --include-ignored

@@ -1,9 +1,11 @@
 //! The files in `system/` agree with the program that they install.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use kdump_capture::remote::RemoteSettings;
 use kdump_loader::config::{self, ArmConfig};
 
 const CONFIG: &str = include_str!("../system/config.toml");
@@ -21,6 +23,12 @@ fn the_configuration_file_names_every_key_and_sets_none() {
     let all = config::parse(&uncommented).unwrap();
     let text = format!("{all:?}");
     assert!(!text.contains("None"), "a key is not in system/config.toml: {text}");
+    let url = all.targets.iter().find(|target| !target.url.is_empty()).unwrap();
+    let settings: RemoteSettings = url.remote.clone().try_into().unwrap();
+    let text = format!("{settings:?}");
+    assert!(!text.contains("None"), "a key is not in system/config.toml: {text}");
+    let ladder = all.targets.iter().map(|target| target.wish().unwrap().place);
+    assert_eq!(ladder.map(|place| std::mem::discriminant(&place)).collect::<HashSet<_>>().len(), 4);
 }
 
 /// What has a default in the help has the same in the file.

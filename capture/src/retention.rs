@@ -286,16 +286,28 @@ mod tests {
         make("20260102T000000Z-00000002", &["vmcore.partial", "report.txt"]);
         make("20260103T000000Z-00000003", &["vmcore", "manifest.json", "ticket.txt"]);
         make("20260104T000000Z-00000004", &[]);
+        make("20260106T000000Z-00000006", &["vmcore.flat.age", "manifest.json", "dmesg.txt.age"]);
+        make("20260107T000000Z-00000007", &["vmcore.flat.age.partial", "report.txt.age"]);
+        make("20260108T000000Z-00000008", &["vmcore.flat.age", "manifest.json", "key.age"]);
         make("precious", &["vmcore", "manifest.json"]);
         std::os::unix::fs::symlink("precious", root.path().join("20260105T000000Z-00000005")).unwrap();
         let mut found = scan(root.path()).unwrap();
         found.sort_by(|a, b| a.name.cmp(&b.name));
         let seen: Vec<_> = found.iter().map(|f| (f.name.split_once('-').unwrap().1, f.is_complete)).collect();
-        assert_eq!(seen, [("00000001", true), ("00000002", false), ("00000004", false)]);
+        assert_eq!(
+            seen,
+            [
+                ("00000001", true),
+                ("00000002", false),
+                ("00000004", false),
+                ("00000006", true),
+                ("00000007", false)
+            ]
+        );
         for dump in &found {
             remove(root.path(), dump).unwrap();
         }
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 4);
         assert!(root.path().join("precious/vmcore").exists());
     }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
 use kdump_capture::digest::{LogicalDigest, logical_digest};
-use kdump_capture::{DumpLevel, Options, Output, OutputFormat, Wanted, capture};
+use kdump_capture::encrypt::Recipients;
+use kdump_capture::{DumpLevel, Encryption, Options, Output, OutputFormat, Wanted, capture};
 use kdump_synth::{Machine, flatten};
 use kdump_vmcore::flat::write::Flattened;
 use kdump_vmcore::image::Wrapping;
@@ -247,5 +248,41 @@ fn streams_hold_what_files_do() {
             }
         }
         assert!(digests.iter().all(|d| *d == digests[0]), "{digests:?}");
+    }
+}
+
+/// Check that an encrypted file is an encrypted stream, digested as it lies there, and that padding ends a chunk. That it
+/// opens, tests/targets shows by age(1).
+#[test]
+fn what_is_encrypted_is_digested_as_it_is_stored() {
+    const CHUNK: usize = 64 << 10;
+    const TAG: usize = 16;
+    let dir = tempfile::tempdir().unwrap();
+    let source = Dump::open(&write(&dir, "source", &Machine::linux_6_12().elf_core().bytes())).unwrap();
+    let owner = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p".to_owned();
+    let recipients = Recipients::parse(&[owner]).unwrap();
+    let mut plain = Vec::new();
+    capture(&source, &Options::default(), Output::Stream(&mut plain), &mut |_| ()).unwrap();
+    for is_padded in [false, true] {
+        let encryption = Some(Encryption { recipients: recipients.clone(), is_padded });
+        let options = Options { encryption, digests: true, ..Options::default() };
+        assert_eq!(options.file_name(false), "vmcore.flat.age");
+        let to = dir.path().join("sealed");
+        let out = File::options().read(true).write(true).create(true).truncate(true).open(&to).unwrap();
+        let summary = capture(&source, &options, Output::File(&out), &mut |_| ()).unwrap();
+        let mut stream = Vec::new();
+        capture(&source, &options, Output::Stream(&mut stream), &mut |_| ()).unwrap();
+        let file = std::fs::read(&to).unwrap();
+        assert_eq!((file.len(), summary.bytes), (stream.len(), stream.len() as u64));
+        assert_eq!(summary.digests.iter().map(|d| d.length).sum::<u64>(), summary.bytes);
+        assert!(file.starts_with(b"age-encryption.org/v1\n-> X25519 "));
+        // After the line with the header's MAC, and the nonce.
+        let payload = file.windows(5).position(|w| w == b"\n--- ").unwrap() + 5 + 43 + 1 + 16;
+        let sealed = file.len() - payload;
+        if is_padded {
+            assert_eq!(sealed % (CHUNK + TAG), 0);
+        } else {
+            assert_eq!(sealed, plain.len() + plain.len().div_ceil(CHUNK) * TAG);
+        }
     }
 }

@@ -34,7 +34,7 @@ pub struct ArmConfig {
     pub compression: Option<String>,
     /// `--encrypt-to`
     pub encrypt_to: Option<Vec<String>>,
-    /// Whether log and report are encrypted like the dump.
+    /// `--encrypt-reports`
     pub encrypt_reports: Option<bool>,
     /// `--end`
     pub end: Option<String>,

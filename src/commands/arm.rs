@@ -53,9 +53,12 @@ pub struct Args {
     /// Compression of the dump's pages [default: zstd]
     #[arg(long, value_enum)]
     compression: Option<Compression>,
-    /// Public key (age1...) that the dump is encrypted to, log and report included; any of several can open it
+    /// Public key (age1...) that the dump is encrypted to; given more than once, any of them opens it
     #[arg(long, value_name = "RECIPIENT")]
     encrypt_to: Vec<String>,
+    /// Whether log and report are encrypted like the dump [default: true]
+    #[arg(long, value_name = "true|false")]
+    encrypt_reports: Option<bool>,
     /// What follows the capture [default: reboot]
     #[arg(long, value_enum, value_name = "ACTION")]
     end: Option<End>,
@@ -395,7 +398,7 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
         targets,
         client: server::look,
         encrypt_to,
-        encrypt_reports: config.encrypt_reports.unwrap_or(true),
+        encrypt_reports: args.encrypt_reports.or(config.encrypt_reports).unwrap_or(true),
         total_budget: total_budget.transpose().map_err(anyhow::Error::msg)?,
         retention: config.retention.limits()?,
         shell: args.shell.clone().or(config.shell),

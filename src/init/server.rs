@@ -16,7 +16,7 @@ use crate::target;
 /// Sends everything, as far as it goes. The network is up.
 pub fn write(wanted: &TargetConfig, config: &CaptureConfig) -> Attempt {
     let directory = target::dump_name(target::now(), &config.boot_id);
-    let options = RemoteOptions { directory, ..wanted.remote.clone() };
+    let options = RemoteOptions { directory: directory.clone(), ..wanted.remote.clone() };
     let mut remote = match remote::open(&wanted.url, &options) {
         Ok(remote) => remote,
         Err(e) => {
@@ -24,7 +24,7 @@ pub fn write(wanted: &TargetConfig, config: &CaptureConfig) -> Attempt {
             return Attempt::NoPlace;
         }
     };
-    say!("the dump goes to {}", remote.describe());
+    say!("the dump goes to {}, as {directory}", remote.describe());
     let (options, privacy) = match dump::options(config) {
         Ok(options) => options,
         Err(e) => {

@@ -11,13 +11,13 @@ use kdump_analyze::Kernel;
 use kdump_analyze::report::Report;
 use kdump_analyze::slabs::Walk;
 use kdump_capture::config::CaptureConfig;
+use kdump_capture::durable::write_small;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::child::{self, End, Limits};
 use crate::console::{self, say};
 use crate::dump::peak_memory;
 use crate::record::{SOURCE, open_source};
-use crate::store::Store;
 use crate::worth;
 
 /// First argument of the child. After the time comes the directory for the report, and that of the log; without the
@@ -44,7 +44,7 @@ pub fn run(dir: Option<&Path>, log: Option<&Path>) {
         },
         Err(e) => {
             say!("no process for triage, doing it here: {e}");
-            report(dir);
+            report(dir, dir != log);
         }
     }
 }
@@ -65,7 +65,7 @@ pub fn child_main(mut args: impl Iterator<Item = String>) -> ExitCode {
         // What it says goes to the log of the dump.
         let _ = console::log_to(Path::new(log));
     }
-    if report(dir.as_ref().map(Path::new)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report(dir.as_ref().map(Path::new), dir != log) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Leaves a quarter of the memory to others: the kernel, and PID 1, which only waits meanwhile. What is mapped of the
@@ -90,8 +90,9 @@ fn available_memory(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Finds out what happened and says so, in files or on the console. False if there is no report.
-fn report(dir: Option<&Path>) -> bool {
+/// Finds out what happened and says so, in files or on the console. Files that are waiting to go elsewhere are not worth
+/// a word. False if there is no report.
+fn report(dir: Option<&Path>, is_waiting: bool) -> bool {
     let result = catch_unwind(AssertUnwindSafe(|| -> Result<(), String> {
         let mut dump = open_source().map_err(|e| format!("{SOURCE}: {e}"))?;
         dump.note_reads();
@@ -100,10 +101,14 @@ fn report(dir: Option<&Path>) -> bool {
         // Whoever opens the dump will want to walk these, too.
         let _ = Walk::new(&kernel);
         if let Some(dir) = dir {
-            let mut store = Store::Directory(dir);
             for (name, text) in [("report.json", report.to_json()), ("report.txt", report.to_text())] {
-                // What became of it was said; the other may find room.
-                let _ = store.save(name, text.as_bytes());
+                let path = dir.join(name);
+                match write_small(&path, text.as_bytes()) {
+                    Ok(()) if is_waiting => {}
+                    Ok(()) => say!("wrote {name}, {} bytes", text.len()),
+                    // The other may find room.
+                    Err(e) => say!("cannot write {}: {e}", path.display()),
+                }
             }
         } else {
             console::text(&report.to_text(), CONSOLE_REPORT_MAX);

@@ -70,12 +70,12 @@ impl Crashed {
         text
     }
 
-    /// The directory of the dump, as kdump-init has named it.
+    /// The directory of the last dump that was tried, as kdump-init has named it.
     pub fn directory(&self) -> &str {
         let (_, after) =
-            self.console.split_once("the dump goes to ").unwrap_or_else(|| panic!("{}", self.console));
-        let path = after.split_whitespace().next().unwrap();
-        path.rsplit('/').next().unwrap()
+            self.console.rsplit_once("the dump goes to ").unwrap_or_else(|| panic!("{}", self.console));
+        let last = after.lines().next().and_then(|line| line.split(' ').next_back());
+        last.and_then(|path| path.split('/').next_back()).unwrap()
     }
 
     /// Check that the whole dump went to a server, and that no secret was told on the way.

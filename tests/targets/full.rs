@@ -6,6 +6,7 @@
 mod armed;
 #[path = "../common/mod.rs"]
 mod common;
+mod nfs;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod servers;
 
@@ -36,8 +37,7 @@ fn a_dump_gets_to_nginx_when_the_first_server_is_gone() {
     let crashed = armed.crash("https", "5.10");
     crashed.assert_sent(&["sesame"]);
     assert!(crashed.console.contains("the next target is tried"), "{}", crashed.console);
-    let (_, after) = crashed.console.split_once(&format!("the dump goes to https://{way}/crash/")).unwrap();
-    let there = dir.path().join("files/crash").join(after.split_whitespace().next().unwrap());
+    let there = dir.path().join("files/crash").join(crashed.directory());
     let dump = there.join("vmcore.flat");
     armed::assert_manifest(&there.join("manifest.json"), "vmcore.flat", &dump);
     armed::assert_opens(&dump);
@@ -66,4 +66,30 @@ fn a_directory_takes_an_encrypted_dump() {
     assert!(pages.starts_with(&format!("pages {} ", manifest["pages"]["written"])), "{pages}");
     let report = armed::open_by_age(&private, &there.join("report.txt.age"));
     assert!(fs::read_to_string(report).unwrap().contains("sysrq triggered crash"));
+}
+
+/// Check that a directory of an NFS server takes a dump as a local one does, and is read back.
+#[test]
+#[ignore = "boots a kernel in QEMU; `make test-full` runs it"]
+fn a_dump_gets_to_a_directory_of_an_nfs_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, address) = nfs::ganesha(dir.path());
+    let armed = Armed {
+        config: format!(
+            "[[target]]\nnfs = \"10.0.2.2:/crash\"\noptions = \"vers=4.2,port={}\"\n",
+            address.port()
+        ),
+        modules: ["nfs", "nfsv4"].map(str::to_owned).to_vec(),
+        ..Armed::default()
+    };
+    let crashed = armed.crash("nfs", "6.12");
+    crashed.assert_sent(&[]);
+    assert!(crashed.answer("status").contains("10.0.2.2:/crash (nfs4, 10.0.2.2)"), "{}", crashed.console);
+    let there = dir.path().join("exported").join(crashed.directory());
+    let manifest = armed::assert_manifest(&there.join("manifest.json"), "vmcore", &there.join("vmcore"));
+    assert_eq!(manifest["log_reads_back"], true, "{manifest:#}");
+    armed::assert_opens(&there.join("vmcore"));
+    for name in ["dmesg.txt", "report.json", "report.txt", "capture.log"] {
+        assert!(fs::metadata(there.join(name)).unwrap().len() > 0, "{name}");
+    }
 }

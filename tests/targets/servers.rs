@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::common::{self, KDUMP_RS};
 
 /// A process that ends with the test.
-pub struct Server(Child);
+pub struct Server(pub Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -74,7 +74,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Waits until something listens.
-fn await_listener(address: SocketAddr, log: &Path) {
+pub fn await_listener(address: SocketAddr, log: &Path) {
     let begin = Instant::now();
     while TcpStream::connect(address).is_err() {
         let said = fs::read_to_string(log).unwrap_or_default();
