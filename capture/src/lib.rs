@@ -36,7 +36,7 @@ mod types;
 mod uts;
 mod write;
 
-pub use capture::{Error, Options, Output, OutputFormat, Progress, Summary, capture, write};
+pub use capture::{Error, Options, Output, OutputFormat, Progress, Summary, capture, write, write_split};
 pub use compress::Level;
 pub use plan::{Census, Plan, Wanted};
 pub use selection::{DumpLevel, Kinds, Selection};

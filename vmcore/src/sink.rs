@@ -25,8 +25,8 @@ pub trait WriteAt {
 
 fn reserve_in(file: &File, len: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-        // Not every file system can.
-        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => Ok(()),
+        // Not every file system can, and no character device.
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS | rustix::io::Errno::NODEV) => Ok(()),
         result => Ok(result?),
     }
 }

@@ -3,6 +3,7 @@
 mod elf;
 mod elf_zstd;
 mod kdump;
+mod split;
 mod stream;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use crate::digest::{Piece, PieceDigests};
 use crate::pipeline::Chunk;
 use crate::plan::Plan;
 
+pub(crate) use split::write_parts;
 use stream::Counted;
 
 /// Lost pages are named up to this number, and counted beyond.
@@ -63,7 +65,11 @@ trait Sink: WriteAt {
 
 impl Sink for &File {
     fn settle(&mut self) -> io::Result<()> {
-        self.sync_data()
+        match self.sync_data() {
+            // A device that keeps nothing: /dev/null.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            result => result,
+        }
     }
 }
 
