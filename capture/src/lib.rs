@@ -19,6 +19,7 @@ pub mod decide;
 pub mod digest;
 pub mod durable;
 pub mod encrypt;
+pub mod estimate;
 pub mod filter;
 pub mod manifest;
 pub mod meter;
