@@ -22,7 +22,9 @@ pub fn main(args: &[OsString]) -> ExitCode {
     };
     match path.to_str() {
         Some("-h" | "--help") => {
-            println!("{USAGE}\n\nkdump-rs under the name of kexec-tools' program. See also: kdump-rs analyze --help");
+            println!(
+                "{USAGE}\n\nkdump-rs under the name of kexec-tools' program. See also: kdump-rs analyze --help"
+            );
             return ExitCode::SUCCESS;
         }
         Some("-v" | "--version") => {

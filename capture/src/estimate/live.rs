@@ -51,7 +51,8 @@ pub fn estimate(
             sampler.take(start, end, class, |pfn, page| mem.read(PhysAddr(pfn * PAGE_SIZE), page).is_ok());
         })?,
         None => {
-            troubles.push("no page was read: zero-filled ones are not told, and packing is guessed".to_owned());
+            troubles
+                .push("no page was read: zero-filled ones are not told, and packing is guessed".to_owned());
         }
     }
     let frames = ram.last().map_or(0, |range| range.pfns().1.0);

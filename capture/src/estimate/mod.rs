@@ -5,8 +5,8 @@ pub mod live;
 pub mod page_flags;
 
 use kdump_arch_x86::PAGE_SIZE;
-use kdump_vmcore::kdump::write::Layout;
 use kdump_vmcore::Dump;
+use kdump_vmcore::kdump::write::Layout;
 
 use crate::capture::{Error, Options, OutputFormat};
 use crate::classify::PageClass;
@@ -98,7 +98,8 @@ impl Estimate {
             let Ok(pages) = map.window(first, from) else { continue };
             plan.decider.filter().classify(dump, &pages.held, &mut buf, &mut |start, end, class| {
                 for (start, end) in pages.held.runs_in(start, end) {
-                    sampler.take(start, end, class, |pfn, page| read_page(dump, dump.ram(), pfn, page).is_ok());
+                    sampler
+                        .take(start, end, class, |pfn, page| read_page(dump, dump.ram(), pfn, page).is_ok());
                 }
             });
         }
@@ -185,13 +186,7 @@ impl Sampler {
     }
 
     /// Takes a run of frames of one class; `read` fills a page, and says whether it could.
-    fn take(
-        &mut self,
-        start: u64,
-        end: u64,
-        class: PageClass,
-        mut read: impl FnMut(u64, &mut [u8]) -> bool,
-    ) {
+    fn take(&mut self, start: u64, end: u64, class: PageClass, mut read: impl FnMut(u64, &mut [u8]) -> bool) {
         // Reading these may stop the machine, or there is nothing to read.
         if matches!(class, PageClass::HwPoison | PageClass::Offline) {
             return;

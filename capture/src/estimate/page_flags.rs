@@ -54,7 +54,8 @@ fn class(flags: u64) -> PageClass {
         () if has(KPF_SLAB) => PageClass::Slab,
         () if has(KPF_PGTABLE) => PageClass::PageTables,
         () if has(KPF_ANON) => PageClass::Anon,
-        () if has(KPF_LRU) || has(KPF_SWAPCACHE | KPF_SWAPBACKED) => match (has(KPF_PRIVATE), has(KPF_DIRTY)) {
+        () if has(KPF_LRU) || has(KPF_SWAPCACHE | KPF_SWAPBACKED) => match (has(KPF_PRIVATE), has(KPF_DIRTY))
+        {
             (false, false) => PageClass::Cache,
             (false, true) => PageClass::DirtyCache,
             (true, false) => PageClass::CachePrivate,
@@ -72,17 +73,17 @@ mod tests {
     fn words_of_a_real_machine_are_told() {
         // Words that a 6.12 machine shows for what tools/mm/page-types calls by these letters.
         for (flags, class) in [
-            (0x1_0000_0000, PageClass::Kernel),                     // reserved
-            (KPF_BUDDY, PageClass::Free),                           // B
-            (0x80, PageClass::Slab),                                // S
-            (0x400_0000, PageClass::PageTables),                    // g
-            (0x5868, PageClass::Anon),                              // U_lA__Ma_b
-            (0x68, PageClass::Cache),                               // U_lA
-            (0x8_0000_0028, PageClass::CachePrivate),               // U_l P
-            (0x4838, PageClass::DirtyCache),                        // UDl M b: shared memory
-            (0x10_0000, PageClass::Unsure),                         // n
-            (0x80_0000, PageClass::Offline),                        // o
-            (0x8_0000, PageClass::HwPoison),                        // X
+            (0x1_0000_0000, PageClass::Kernel),       // reserved
+            (KPF_BUDDY, PageClass::Free),             // B
+            (0x80, PageClass::Slab),                  // S
+            (0x400_0000, PageClass::PageTables),      // g
+            (0x5868, PageClass::Anon),                // U_lA__Ma_b
+            (0x68, PageClass::Cache),                 // U_lA
+            (0x8_0000_0028, PageClass::CachePrivate), // U_l P
+            (0x4838, PageClass::DirtyCache),          // UDl M b: shared memory
+            (0x10_0000, PageClass::Unsure),           // n
+            (0x80_0000, PageClass::Offline),          // o
+            (0x8_0000, PageClass::HwPoison),          // X
         ] {
             assert_eq!(super::class(flags), class, "{flags:#x}");
         }

@@ -119,7 +119,11 @@ impl<'a> Ranks<'a> {
     }
 
     /// The indices of a chunk's pages, which are those of `pages`.
-    pub(super) fn of(&mut self, chunk: &Chunk, pages: &PageBitmap) -> impl Iterator<Item = u64> + use<'_, 'a> {
+    pub(super) fn of(
+        &mut self,
+        chunk: &Chunk,
+        pages: &PageBitmap,
+    ) -> impl Iterator<Item = u64> + use<'_, 'a> {
         let runs: Vec<_> = chunk.runs(pages).map(|(start, end)| (self.at(start), end - start)).collect();
         runs.into_iter().flat_map(|(first, len)| first..first + len)
     }

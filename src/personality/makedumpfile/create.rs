@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use kdump_arch_x86::VirtAddr;
 use kdump_capture::{Error, Options, Output, OutputFormat, Plan, Summary, Wanted};
 use kdump_vmcore::Dump;
 use kdump_vmcore::notes::append_note;
@@ -91,7 +92,9 @@ impl Written {
             voice.common(trouble);
         }
         if let Some((pfn, why)) = lost.first() {
-            bail!("{nr_lost} pages cannot be read, and are marked as lost in the dump; the first is {pfn:#x}: {why}");
+            bail!(
+                "{nr_lost} pages cannot be read, and are marked as lost in the dump; the first is {pfn:#x}: {why}"
+            );
         }
         Ok(())
     }
@@ -206,7 +209,11 @@ pub fn check_outputs(asked: &Asked, paths: &[&Path]) -> anyhow::Result<()> {
 pub fn open_output(asked: &Asked, path: &Path) -> anyhow::Result<File> {
     let mut how = OpenOptions::new();
     how.read(true).write(true).mode(0o600);
-    if asked.is_forced { how.create(true).truncate(true) } else { how.create_new(true) };
+    if asked.is_forced {
+        how.create(true).truncate(true)
+    } else {
+        how.create_new(true)
+    };
     how.open(path).with_context(|| format!("Can't open the dump file({})", path.display()))
 }
 
@@ -253,7 +260,7 @@ fn check_release(dump: &Dump, text: &[u8]) -> Result<(), ()> {
 
 /// `--vtop`.
 fn translate(voice: Voice, dump: &Dump, virt: u64) -> anyhow::Result<()> {
-    let phys = dump.kernel()?.translate(kdump_vmcore_addr(virt))?;
+    let phys = dump.kernel()?.translate(VirtAddr(virt))?;
     voice.common(&format!("\nTranslating virtual address {virt:x} to physical address."));
     voice.common(&format!("VIRTUAL           PHYSICAL\n{virt:16x}  {:x}\n", phys.0));
     Ok(())

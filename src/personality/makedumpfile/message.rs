@@ -133,10 +133,10 @@ mod tests {
     #[test]
     fn progress_looks_as_scripts_know_it() {
         let line = progress_line(COPYING, 1000, 0, &eta(0));
+        assert_eq!(line, format!("{:<50}: [100.0 %] /           eta: 0s", "Copying data"));
         assert_eq!(
-            line,
-            format!("{:<50}: [100.0 %] /           eta: 0s", "Copying data")
+            (eta(99), eta(125), eta(7260)),
+            ("eta: 99s".into(), "eta: 2m5s".into(), "eta: 2h1m".into())
         );
-        assert_eq!((eta(99), eta(125), eta(7260)), ("eta: 99s".into(), "eta: 2m5s".into(), "eta: 2h1m".into()));
     }
 }

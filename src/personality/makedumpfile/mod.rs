@@ -137,7 +137,8 @@ fn dmesg(asked: &Asked, from: &Path, to: &To) -> anyhow::Result<()> {
     if let To::File(path) = to {
         check_outputs(asked, &[path])?;
     }
-    let log = vmcore_dmesg::read(create::open_memory(asked, from)?).with_context(|| from.display().to_string())?;
+    let log =
+        vmcore_dmesg::read(create::open_memory(asked, from)?).with_context(|| from.display().to_string())?;
     let text = vmcore_dmesg::text(&log, stamp);
     match to {
         To::File(path) => {
