@@ -47,7 +47,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
             return ExitCode::from(50);
         }
     };
-    match io::stdout().lock().write_all(&text(&log, stamp)) {
+    match io::stdout().lock().write_all(&text(&log, stamp, false)) {
         // A reader that closed the pipe has what it wanted.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             eprintln!("Failed to write out the dmesg log buffer!: {error}");
@@ -71,19 +71,20 @@ pub fn stamp(record: &Record) -> String {
     format!("[{:5}.{:06}] ", record.ts_ns / 1_000_000_000, record.ts_ns % 1_000_000_000 / 1000)
 }
 
-/// All records, each behind its stamp; further lines of one are set in, what cannot be printed is in hexadecimal.
-pub fn text(log: &Log, stamp: impl Fn(&Record) -> String) -> Vec<u8> {
+/// All records, each behind its stamp; what cannot be printed is in hexadecimal. With `is_set_in` further lines of a record
+/// begin where its first one does.
+pub fn text(log: &Log, stamp: impl Fn(&Record) -> String, is_set_in: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for record in &log.records {
         let stamp = stamp(record);
         out.extend_from_slice(stamp.as_bytes());
         for &byte in &record.text {
             match byte {
-                b'\n' => {
+                b'\n' if is_set_in => {
                     out.push(b'\n');
                     out.resize(out.len() + stamp.len(), b' ');
                 }
-                b' '..=b'~' | b'\t' | b'\r' | 0x0b | 0x0c => out.push(byte),
+                b' '..=b'~' | b'\n' | b'\t' | b'\r' | 0x0b | 0x0c => out.push(byte),
                 _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
             }
         }
@@ -108,6 +109,7 @@ mod tests {
             text: b"a\n\tb\xff\x1b".to_vec(),
         };
         let log = Log { records: vec![record], lost: 0 };
-        assert_eq!(text(&log, stamp), b"[   12.345678] a\n               \tb\\xff\\x1b\n");
+        assert_eq!(text(&log, stamp, true), b"[   12.345678] a\n               \tb\\xff\\x1b\n");
+        assert_eq!(text(&log, stamp, false), b"[   12.345678] a\n\tb\\xff\\x1b\n");
     }
 }

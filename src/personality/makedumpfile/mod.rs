@@ -139,7 +139,7 @@ fn dmesg(asked: &Asked, from: &Path, to: &To) -> anyhow::Result<()> {
     }
     let log =
         vmcore_dmesg::read(create::open_memory(asked, from)?).with_context(|| from.display().to_string())?;
-    let text = vmcore_dmesg::text(&log, stamp);
+    let text = vmcore_dmesg::text(&log, stamp, true);
     match to {
         To::File(path) => {
             let write = |mut file: File| file.write_all(&text).and_then(|()| file.sync_all());

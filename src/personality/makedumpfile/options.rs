@@ -235,7 +235,8 @@ impl Asked {
         let voice = Voice { level: message::DEFAULT, to_stderr: is_flat };
         let refused = |text: String| Refused { text, voice, is_check };
         if let Err(message) = parsed {
-            return Err(refused(invalid(&format!("makedumpfile: {message}"))));
+            eprintln!("makedumpfile: {message}");
+            return Err(refused(invalid("")));
         }
         let voice = Voice { level: message_level(&words, is_check).map_err(refused)?, ..voice };
         let refused = |text: String| Refused { text, voice, is_check };
