@@ -219,7 +219,7 @@ impl Rules {
         let word = |value: u32| match self.types {
             TypeEncoding::Word => None,
             TypeEncoding::HighHalf => Some(!value),
-            TypeEncoding::TopByte => (0xf0..0xff).contains(&value).then(|| value << 24),
+            TypeEncoding::TopByte => (0xf0..0xff).contains(&value).then_some(value << 24),
         };
         self.page_table = self.page_table.or_else(|| word(facts.table_type?));
     }

@@ -305,7 +305,7 @@ fn levels(words: &Words) -> Result<Vec<DumpLevel>, String> {
     }
     match levels.len() {
         0 => Ok(vec![DumpLevel::default()]),
-        ..=LEVELS_MAX => Ok(levels),
+        1..=LEVELS_MAX => Ok(levels),
         _ => Err("Dump_level is invalid.".to_owned()),
     }
 }
