@@ -25,6 +25,23 @@ fi
 python3 "$here/bench.py" "$program" "$core" "$cache/peers" \
     "$cache/peers/vmlinux-$release" "$("$here/setup-oracle.sh")"
 
+# Filtering and compressing what a machine has in memory that has been up for a while: 8 GiB, mostly page cache, tmpfs
+# and anonymous memory, filled with what the files of this machine hold. Takes a quarter of an hour once, and 40 GB.
+busy=${KDUMP_RS_BENCH_BUSY_CORE:-$cache/bench/$release-busy-8g/vmcore}
+if [ ! -e "$busy" ]; then
+    say "making a raw core of a busy 8 GiB guest"
+    (cd "$here/.." && cargo build --release --locked --quiet -p kdump-rehearse --example busy_core)
+    rm -rf "$cache/bench/.new" "$cache/bench/$release-busy-8g"
+    found=$("$here/../target/x86_64-unknown-linux-gnu/release/examples/busy_core" \
+        "$here/../target/x86_64-unknown-linux-gnu/release" "$cache/kernels/6.12/vmlinuz" 8G \
+        "${KDUMP_RS_BENCH_FILES:-/usr/lib}" "$cache/bench/.new")
+    mkdir -p "$cache/bench/$release-busy-8g"
+    mv "$found" "$busy"
+    rm -rf "$cache/bench/.new"
+fi
+printf '\n'
+python3 "$here/bench_capture.py" "$program" "$busy" "$cache/peers/makedumpfile"
+
 # The panic path, in guests; and the planner of page lists.
 cd "$here/.."
 cargo build --release --locked --quiet -p kdump-rehearse --example panic_path_time

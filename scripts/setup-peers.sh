@@ -1,7 +1,8 @@
 #!/bin/sh
 # Fetches what `make bench` compares with, into the cache: makedumpfile and crash of Debian sid
 # (run by sid's own loader and libraries, nothing is installed), its kexec-tools, drgn 0.3.0, and the debug symbols
-# of the 6.12 kernel that drgn and crash cannot do without (a download of some 330 MB).
+# of the 6.12 kernel that drgn and crash cannot do without (a download of some 330 MB). With `programs`, makedumpfile and
+# crash only.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/apt.sh"
@@ -38,6 +39,8 @@ if [ ! -x "$peers/crash" ] || [ ! -x "$peers/makedumpfile" ]; then
     done
     rm -rf "$work"
 fi
+trap - EXIT
+[ "${1:-}" = programs ] && exit
 
 "$here/fetch-kexec-tools.sh"
 

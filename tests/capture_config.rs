@@ -1,7 +1,11 @@
 //! What `arm` writes into the initramfs is what `kdump-init` reads: two crates, one schema.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use kdump_capture::config;
+use kdump_capture::remote::{RemoteOptions, S3Options, Secret};
 use kdump_loader::initramfs;
+use kdump_loader::target::Sealed;
 
 fn written(level: u8, format: &str, compression: &str, action: &str) -> initramfs::CaptureConfig {
     initramfs::CaptureConfig {
@@ -26,6 +30,12 @@ fn written(level: u8, format: &str, compression: &str, action: &str) -> initramf
                 budget: 30,
                 ..initramfs::TargetConfig::default()
             },
+            initramfs::TargetConfig {
+                kind: "url".into(),
+                url: "tls://192.0.2.7/web1".into(),
+                remote: Sealed::new(toml::Table::try_from(remote()).unwrap()),
+                ..initramfs::TargetConfig::default()
+            },
         ],
         retention: initramfs::RetentionConfig {
             keep: 3,
@@ -33,8 +43,28 @@ fn written(level: u8, format: &str, compression: &str, action: &str) -> initramf
             max_age: 86_400,
             min_free: 1 << 29,
         },
-        dump: initramfs::DumpConfig { level, format: format.into(), compression: compression.into() },
+        dump: initramfs::DumpConfig {
+            level,
+            format: format.into(),
+            compression: compression.into(),
+            encrypt_to: vec!["age1a".into()],
+            encrypt_reports: false,
+        },
         end: initramfs::EndConfig { action: action.into() },
+        network: None,
+    }
+}
+
+fn remote() -> RemoteOptions {
+    RemoteOptions {
+        ca: "PEM".into(),
+        addresses: vec!["192.0.2.7".parse().unwrap()],
+        armed_at: 1_790_000_000,
+        token: Secret::new("hunter2".into()),
+        parts: true,
+        patience: 20,
+        s3: S3Options { region: "eu-central-1".into(), ..S3Options::default() },
+        ..RemoteOptions::default()
     }
 }
 
@@ -58,6 +88,9 @@ fn every_field_arrives() {
         assert_eq!((read.bytes, read.budget), (written.bytes, written.budget));
         assert_eq!(read.overwrite_file_system, written.overwrite_file_system);
     }
+    assert_eq!((read.targets[2].url.as_str(), &read.targets[2].remote), ("tls://192.0.2.7/web1", &remote()));
+    assert_eq!(read.targets[0].remote, RemoteOptions::default());
+    assert_eq!((&read.dump.encrypt_to, read.dump.encrypt_reports), (&written.dump.encrypt_to, false));
     let (kept, limits) = (read.retention, written.retention);
     assert_eq!(
         (kept.keep, kept.max_bytes, kept.max_age, kept.min_free),

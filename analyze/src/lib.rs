@@ -14,6 +14,8 @@ pub mod panic;
 pub mod panic_path;
 pub mod percpu;
 pub mod report;
+pub mod selfcheck;
+pub mod slabs;
 pub mod symbolize;
 pub mod sys;
 pub mod tasks;

@@ -9,6 +9,7 @@ use kdump_vmcore::{Dump, ReadError};
 
 use crate::compress::Level;
 use crate::digest::Piece;
+use crate::encrypt::Recipients;
 use crate::plan::{Census, Plan, Wanted};
 use crate::source::TooHigh;
 use crate::write::{Tally, write_parts, write_to};
@@ -85,6 +86,34 @@ pub struct Options {
     pub level: Level,
     /// Whether to digest the file, for a manifest.
     pub digests: bool,
+    /// Whether what is written reaches the disk in an order that leaves a readable file when the power fails, and what a
+    /// report needs as soon as it is written.
+    pub is_ordered: bool,
+    /// To whom to encrypt it; a file then is what a stream would be.
+    pub encryption: Option<Encryption>,
+}
+
+/// To whom a dump is encrypted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Encryption {
+    /// Who can open it.
+    pub recipients: Recipients,
+    /// Whether zeros are added up to a whole chunk: where something may follow, the end of a chunk that is not whole is
+    /// not found.
+    pub is_padded: bool,
+}
+
+impl Options {
+    /// The dump's name in its directory.
+    #[must_use]
+    pub const fn file_name(&self, is_stream: bool) -> &'static str {
+        match (self.format, self.encryption.is_some()) {
+            (OutputFormat::ElfZstd, true) => "vmcore.age",
+            (_, true) => "vmcore.flat.age",
+            (OutputFormat::Kdump | OutputFormat::Elf, false) if is_stream => "vmcore.flat",
+            (_, false) => "vmcore",
+        }
+    }
 }
 
 impl Default for Options {
@@ -95,6 +124,8 @@ impl Default for Options {
             compression: Compression::Zstd,
             level: Level::Usual,
             digests: false,
+            is_ordered: false,
+            encryption: None,
         }
     }
 }
@@ -147,7 +178,7 @@ impl Summary {
     }
 }
 
-/// Writes what `options` want of `dump` to `out`. Nothing is synced but what a report needs.
+/// Writes what `options` want of `dump` to `out`. Nothing is synced, unless it is to be in order.
 ///
 /// # Errors
 /// If the source describes more than can be handled, or writing fails; `out` then holds what was
@@ -184,7 +215,7 @@ pub fn write(
 /// frames, cut so that each has as many. No single digest is taken.
 ///
 /// # Errors
-/// As [`capture`].
+/// As [`capture`]; if it is to be encrypted, which is not done.
 ///
 /// # Panics
 /// If there is no file.
@@ -194,6 +225,10 @@ pub fn write_split(
     outs: &[&File],
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, Error> {
+    if options.encryption.is_some() {
+        let why = "a dump in several files cannot be encrypted";
+        return Err(Error::Start(io::Error::new(io::ErrorKind::Unsupported, why)));
+    }
     let options = Options { format: OutputFormat::Kdump, digests: false, ..options.clone() };
     summarize(plan, options, progress, |plan, options, tally| {
         Ok((write_parts(plan, options, outs, tally)?, Vec::new()))

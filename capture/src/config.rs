@@ -5,6 +5,8 @@ use kdump_vmcore::kdump::Compression;
 use serde::{Deserialize, Deserializer};
 
 use crate::capture::{Options, OutputFormat};
+use crate::encrypt::{self, Recipients};
+use crate::remote::RemoteOptions;
 use crate::selection::DumpLevel;
 
 /// Where the initramfs has it.
@@ -36,7 +38,7 @@ pub struct CaptureConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct TargetConfig {
-    /// `directory`, `raw` or `nfs`.
+    /// `directory`, `raw`, `nfs` or `url`.
     pub kind: String,
     /// UUID of the file system, or PARTUUID of the partition.
     pub uuid: String,
@@ -54,6 +56,10 @@ pub struct TargetConfig {
     pub options: String,
     /// Seconds that it may take; 0: as long as it does.
     pub budget: u64,
+    /// The server's address, for `url`.
+    pub url: String,
+    /// How it is spoken to.
+    pub remote: RemoteOptions,
 }
 
 impl Default for TargetConfig {
@@ -68,6 +74,8 @@ impl Default for TargetConfig {
             path: "/".into(),
             options: String::new(),
             budget: 0,
+            url: String::new(),
+            remote: RemoteOptions::default(),
         }
     }
 }
@@ -88,7 +96,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TargetC
 
 /// `[dump]`: its contents and format.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct DumpConfig {
     /// Dump level, 0 to 31.
     pub level: u32,
@@ -96,15 +104,33 @@ pub struct DumpConfig {
     pub format: String,
     /// `zstd`, `zlib` or `none`.
     pub compression: String,
+    /// Public keys, any of whose owners can open the dump; in the clear if there are none.
+    pub encrypt_to: Vec<String>,
+    /// Whether log and report are encrypted like the dump.
+    pub encrypt_reports: bool,
 }
 
 impl Default for DumpConfig {
     fn default() -> Self {
-        Self { level: DumpLevel::MAX.bits(), format: "kdump".into(), compression: "zstd".into() }
+        Self {
+            level: DumpLevel::MAX.bits(),
+            format: "kdump".into(),
+            compression: "zstd".into(),
+            encrypt_to: Vec::new(),
+            encrypt_reports: true,
+        }
     }
 }
 
 impl DumpConfig {
+    /// To whom all is encrypted, if to anybody.
+    ///
+    /// # Errors
+    /// If one of them is no recipient: what was to be encrypted must not be written in the clear.
+    pub fn recipients(&self) -> Result<Option<Recipients>, encrypt::Error> {
+        if self.encrypt_to.is_empty() { Ok(None) } else { Recipients::parse(&self.encrypt_to).map(Some) }
+    }
+
     /// The options for [`crate::capture()`], and a sentence for each value that means nothing and for
     /// which the default was taken: a dump of another kind is better than none.
     #[must_use]

@@ -37,7 +37,9 @@ mod types;
 mod uts;
 mod write;
 
-pub use capture::{Error, Options, Output, OutputFormat, Progress, Summary, capture, write, write_split};
+pub use capture::{
+    Encryption, Error, Options, Output, OutputFormat, Progress, Summary, capture, write, write_split,
+};
 pub use compress::Level;
 pub use plan::{Census, Plan, Wanted};
 pub use selection::{DumpLevel, Kinds, Selection};

@@ -44,6 +44,15 @@ pub struct Manifest<'a> {
     /// Whether the file was opened again and the kernel log read from it as from the source; absent if
     /// that was not tried.
     pub log_reads_back: Option<bool>,
+    /// What the self-check found: whether the report made from the dump is the one made from memory, and whether the slab
+    /// allocator's lists can be walked in it. `failures` is empty in a dump to be trusted; `null`: not checked.
+    pub self_check: Option<serde_json::Value>,
+    /// Why that was not tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_read_back: Option<&'static str>,
+    /// `age`, if the dump is encrypted: bytes and digests are those of the file as it lies there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<&'static str>,
     /// Counts.
     pub pages: Pages,
     /// Pages that could not be read, the first of them, and why.
@@ -144,6 +153,9 @@ impl<'a> Manifest<'a> {
             crash_time: info.and_then(|i| i.crash_time()),
             complete: summary.is_complete(),
             log_reads_back: None,
+            self_check: None,
+            not_read_back: None,
+            encryption: summary.options.encryption.as_ref().map(|_| "age"),
             pages: Pages {
                 ram: summary.census.ram,
                 absent_in_source: summary.census.absent,

@@ -4,7 +4,7 @@
 //! A directory on a local file system is not one of these: there, bytes go to offsets and the file
 //! gets its name when it is whole ([`crate::durable`]).
 //!
-//! [`open`] gives the client for a URL: [`sender`] for our own [`receiver`], [`http`] for servers that take PUT, [`s3`]
+//! [`open`] gives the client for a URL: `sender` for our own [`receiver`], `http` for servers that take PUT, `s3`
 //! for buckets. What all of them promise, and each of them does not, is in docs/targets.md.
 
 mod dial;
@@ -54,18 +54,33 @@ pub trait Upload: io::Write {
     fn finish(self: Box<Self>) -> io::Result<u64>;
 }
 
-/// The client for a URL. Nothing is sent yet.
+/// Name or address, and port, of the server that a URL and its options lead to: what the network is recorded for when
+/// the machine is armed.
+///
+/// # Errors
+/// `InvalidInput` if the URL is none.
+pub fn peer(url: &str, options: &RemoteOptions) -> io::Result<(String, u16)> {
+    let url = parse(url)?;
+    let url = if url.scheme == Scheme::S3 { s3::endpoint(&options.s3)? } else { url };
+    Ok((url.host, url.port))
+}
+
+fn parse(url: &str) -> io::Result<Url> {
+    Url::parse(url).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))
+}
+
+/// The client for a URL. Nothing is sent yet: `arm` calls it to see whether URL and options suffice.
 ///
 /// # Errors
 /// `InvalidInput` if the URL is none, or the options do not suffice for it.
 pub fn open(url: &str, options: &RemoteOptions) -> io::Result<Box<dyn Remote>> {
-    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let url = Url::parse(url).map_err(|e| invalid(e.to_string()))?;
+    let url = parse(url)?;
     match url.scheme {
         Scheme::Tcp | Scheme::Tls => {
             let directory = options.below(&url.path);
             if directory.is_empty() {
-                return Err(invalid("a receiver needs a directory for the dump".to_owned()));
+                let why = "a receiver needs a directory for the dump";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             }
             let place = format!("{}/{}", url.authority(protocol::PORT), url.path);
             let (token, patience) = (options.token.reveal(), options.patience());

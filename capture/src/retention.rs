@@ -11,8 +11,12 @@ use std::path::Path;
 use crate::config::RetentionConfig;
 use crate::durable;
 
-/// What a dump directory may hold; the first two make a dump complete. `.partial` may follow each.
-const FILES: [&str; 6] = ["manifest.json", "vmcore", "report.json", "report.txt", "dmesg.txt", "capture.log"];
+/// What makes a dump complete, with a dump of one of the names below.
+const MANIFEST: &str = "manifest.json";
+/// Names of a dump.
+const DUMPS: [&str; 2] = ["vmcore", "vmcore.flat"];
+/// What else a dump directory may hold. `.age`, which [`crate::encrypt`] makes, and `.partial` may follow each.
+const FILES: [&str; 4] = ["report.json", "report.txt", "dmesg.txt", "capture.log"];
 
 /// A dump directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +121,13 @@ pub fn scan(dir: &Path) -> io::Result<Vec<Found>> {
     Ok(names.filter_map(|name| look(&dir.join(&name), name)).collect())
 }
 
+/// Whether kdump-init writes files of this name.
+fn is_ours(name: &str) -> bool {
+    let name = name.strip_suffix(".partial").unwrap_or(name);
+    let plain = name.strip_suffix(".age").unwrap_or(name);
+    name == MANIFEST || DUMPS.contains(&plain) || FILES.contains(&plain)
+}
+
 fn look(path: &Path, name: String) -> Option<Found> {
     let made = parse_name(&name)?;
     if !path.symlink_metadata().ok()?.is_dir() {
@@ -127,14 +138,14 @@ fn look(path: &Path, name: String) -> Option<Found> {
     for entry in fs::read_dir(path).ok()? {
         let entry = entry.ok()?;
         let (name, metadata) = (entry.file_name().into_string().ok()?, entry.metadata().ok()?);
-        let is_ours = FILES.contains(&name.strip_suffix(".partial").unwrap_or(&name));
-        if !is_ours || !metadata.is_file() {
+        if !is_ours(&name) || !metadata.is_file() {
             return None;
         }
         found.bytes += std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
         files.push(name);
     }
-    found.is_complete = FILES[..2].iter().all(|file| files.iter().any(|name| name == file));
+    let is_dump = |name: &String| DUMPS.contains(&name.strip_suffix(".age").unwrap_or(name));
+    found.is_complete = files.iter().any(|name| name == MANIFEST) && files.iter().any(is_dump);
     Some(found)
 }
 

@@ -3,24 +3,26 @@
 
 pub mod draft;
 mod error;
+mod settings;
 mod via;
+mod way;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 use kdump_arch_x86::PhysAddr;
 pub use kdump_arch_x86::control_page::EntryState;
 pub use kdump_panic_kernel::handoff::{Policy, TestHook};
+use kdump_panic_kernel::sha256;
 
 use crate::bzimage::BzImage;
 use crate::cmdline;
 use crate::console::{self, Chosen};
 use crate::cpio::Archive;
 use crate::image::{self, Bundle, Found, Image, Purpose, Wrapping};
-use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs, RetentionConfig};
+use crate::initramfs::{self, CaptureConfig, DumpConfig, EndConfig, Initramfs};
 use crate::machine::{self, Machine};
 use crate::modules::{Tree, firmware};
 use crate::panic_image::PanicImage;
@@ -30,74 +32,16 @@ use crate::probe::Probe;
 use crate::program;
 use crate::state::{self, FileId, STATE_VERSION, State};
 use crate::syscall;
-use crate::target::{Rung, Wish};
+use crate::target::Rung;
 use crate::tsc;
 use crate::vmlinux;
-use crate::watchdog;
 
 pub use error::Error;
+pub use settings::{Given, Settings};
 pub use via::{Call, Decided, FilePlan, Planned, Via, decide};
 
 /// Larger files are no kernel and no init.
 const MAX_FILE_BYTES: u64 = 512 << 20;
-
-/// What the user wants, defaults filled in.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// bzImage of the capture kernel; else that of the running kernel, where distributions put it.
-    pub kernel: Option<PathBuf>,
-    /// Its modules; else those of the running kernel.
-    pub modules: Option<PathBuf>,
-    /// kdump-init; else the one beside this program, or the installed one.
-    pub init: Option<PathBuf>,
-    /// Where dumps go: the first that takes them.
-    pub targets: Vec<Wish>,
-    /// How long all of them together may take.
-    pub total_budget: Option<Duration>,
-    /// What is kept of older dumps.
-    pub retention: RetentionConfig,
-    /// Dump level, 0 to 31.
-    pub level: u8,
-    /// `kdump` or `elf`.
-    pub format: String,
-    /// `zstd`, `zlib` or `none`.
-    pub compression: String,
-    /// `reboot`, `poweroff`, `halt` or `shell`.
-    pub end: String,
-    /// The static program that `shell` runs.
-    pub shell: Option<PathBuf>,
-    /// Words for the capture kernel's command line.
-    pub append: String,
-    /// Where the panic path prints.
-    pub console: console::Choice,
-    /// What it does with memory that is damaged beyond repair.
-    pub on_corruption: Policy,
-    /// Longest damaged run that it can rebuild, in bytes; 0 for none.
-    pub parity_run: u64,
-    /// A failure that the panic path brings about itself, for tests.
-    pub test_hook: TestHook,
-    /// Physical address that the kernel is put at, displacing what is there; else it lies in the reservation.
-    pub payload_at: Option<u64>,
-    /// Enter the kernel by the 32-bit boot protocol.
-    pub is_32_bit: bool,
-    /// Load the probe in its place.
-    pub is_probe: bool,
-    /// Registers that a plain ELF executable is entered with.
-    pub registers: EntryState,
-    /// An initramfs and a command line of somebody else's making, in place of kdump-init and what goes with it.
-    pub given: Option<Given>,
-    /// By which system call.
-    pub via: Via,
-}
-
-/// Somebody else's capture: what `kexec -p` is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Given {
-    /// Its initramfs; none for a kernel that needs none.
-    pub initrd: Option<PathBuf>,
-    /// Its command line, whole; only where elfcorehdr is gets added.
-    pub cmdline: String,
-}
 
 /// Everything that a plan is made from, read.
 #[derive(Debug)]
@@ -122,6 +66,7 @@ pub struct Prepared {
     pub console: Chosen,
     /// Which system call will load it, and why.
     pub via: Decided,
+    initramfs_sha256: [u8; 32],
     settings: Settings,
     panic_image: PanicImage,
     tsc_khz: u64,
@@ -133,8 +78,11 @@ pub struct Prepared {
 /// # Errors
 /// [`Error`].
 pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepared, Error> {
-    let machine = Machine::read(root)?;
-    let kernel = read_kernel(&settings, &machine.release);
+    let (machine, kernel) = thread::scope(|scope| {
+        let kernel = scope.spawn(|| read_kernel(&settings, &machine::release(root)));
+        (Machine::read(root), join(kernel))
+    });
+    let machine = machine?;
     // No reservation comes before all else; with the image at hand, the size it needs can be told.
     let recommended = kernel.as_ref().ok().map(|kernel| {
         let initramfs = 8 << 20;
@@ -164,13 +112,18 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         let digest = scope.spawn(|| file_id("kernel image", &kernel, image.kernel_sha256()));
         let capture = match &settings.given {
             Some(given) => read_given(given, bundle),
-            None => build_capture(&settings, &machine, &image, root)
-                .map(|(targets, initramfs, file)| Capture { targets, initramfs, file: Some(file) }),
+            None => {
+                build_capture(&settings, &machine, &image, root).map(|(targets, initramfs, file)| Capture {
+                    targets,
+                    initramfs_sha256: sha256::digest(&initramfs.packed),
+                    initramfs,
+                    file: Some(file),
+                })
+            }
         };
-        let digest = digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (digest, tsc_khz.join().unwrap_or_default(), capture)
+        (join(digest), tsc_khz.join().unwrap_or_default(), capture)
     });
-    let Capture { targets, initramfs, file: init_file } = capture?;
+    let Capture { targets, initramfs, initramfs_sha256, file: init_file } = capture?;
     let console = console::resolve(settings.console, &machine, root);
     Ok(Prepared {
         kernel_file: kernel_file?,
@@ -184,9 +137,15 @@ pub fn prepare(settings: Settings, root: &Path, for_load: bool) -> Result<Prepar
         program,
         targets,
         initramfs,
+        initramfs_sha256,
         console,
         settings,
     })
+}
+
+/// What a thread gives; its bugs are ours.
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The kernel, or another program and what stands in for a kernel then.
@@ -227,6 +186,7 @@ pub fn read_image(path: &Path, purpose: Purpose) -> Result<Found, Error> {
 struct Capture {
     targets: Vec<Rung>,
     initramfs: Initramfs,
+    initramfs_sha256: [u8; 32],
     file: Option<FileId>,
 }
 
@@ -244,19 +204,17 @@ fn with_bundled(mut settings: Settings, bundle: Option<&Bundle>) -> Settings {
 fn read_given(given: &Given, bundle: Option<Bundle>) -> Result<Capture, Error> {
     const WHAT: &str = "initramfs";
     let bundled = bundle.map(|bundle| bundle.initramfs).filter(|bytes| !bytes.is_empty());
-    let (packed, file) = match (&given.initrd, bundled) {
-        (Some(path), _) => {
-            let bytes = read_file(WHAT, path)?;
-            let file = file_id(WHAT, path, state::file_sha256(&bytes))?;
-            (bytes, Some(file))
-        }
+    let (packed, path) = match (&given.initrd, bundled) {
+        (Some(path), _) => (read_file(WHAT, path)?, Some(path)),
         (None, Some(bytes)) => (bytes, None),
         (None, None) => (Archive::new().finish(), None),
     };
+    let initramfs_sha256 = sha256::digest(&packed);
+    let file = path.map(|path| file_id(WHAT, path, initramfs_sha256)).transpose()?;
     // How large it becomes is not looked at; compressed ones are seldom smaller than a quarter of it.
     let unpacked_len = 4 * packed.len() as u64;
     let initramfs = Initramfs { packed, unpacked_len, ..Initramfs::default() };
-    Ok(Capture { targets: vec![], initramfs, file })
+    Ok(Capture { targets: vec![], initramfs, initramfs_sha256, file })
 }
 
 /// What runs in the capture kernel, and where it writes to.
@@ -270,7 +228,8 @@ fn build_capture(
     let init_bytes = read_file("kdump-init", &init)?;
     let shell = read_shell(settings)?;
     let (tree, firmware) = open_modules(settings, machine, image)?;
-    let targets = Rung::resolve_all(&settings.targets)?;
+    let targets = Rung::resolve_all(&settings.targets, settings.client)?;
+    let way = way::find(&tree, &targets, root)?;
     let config = CaptureConfig {
         modules: Vec::new(),
         boot_id: machine.boot_id.clone().unwrap_or_default(),
@@ -280,14 +239,17 @@ fn build_capture(
             level: settings.level,
             format: settings.format.clone(),
             compression: settings.compression.clone(),
+            encrypt_to: settings.encrypt_to.clone(),
+            encrypt_reports: settings.encrypt_reports,
         },
         retention: settings.retention,
         end: EndConfig { action: settings.end.clone() },
+        network: way.network,
     };
-    let watchdogs = watchdog::drivers(&tree, &watchdog::find(root))?;
-    let wanted = initramfs::find_modules(&tree, &targets, watchdogs.names)?;
-    let mut initramfs = initramfs::build(&init_bytes, shell.as_deref(), &tree, wanted, &firmware, config)?;
-    initramfs.warnings.extend(watchdogs.warnings);
+    let (now, later) = (way.modules, way.later);
+    let mut initramfs =
+        initramfs::build(&init_bytes, shell.as_deref(), &tree, now, later, &firmware, config)?;
+    initramfs.warnings.extend(way.warnings);
     let init_file = file_id("kdump-init", &init, state::file_sha256(&init_bytes))?;
     Ok((targets, initramfs, init_file))
 }
@@ -364,6 +326,7 @@ impl Prepared {
         let payload = Linux {
             image: &self.image,
             initramfs: &self.initramfs.packed,
+            initramfs_sha256: Some(self.initramfs_sha256),
             unpacked_len: self.initramfs.unpacked_len,
             append: self.words(),
             is_all_appended: self.settings.given.is_some(),

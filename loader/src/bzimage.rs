@@ -12,7 +12,7 @@ use kdump_arch_x86::bootparam::{
     XLF_5LEVEL, XLF_CAN_BE_LOADED_ABOVE_4G, XLF_EFI_KEXEC, XLF_KERNEL_64,
 };
 use kdump_arch_x86::{PAGE_SIZE, PhysAddr};
-use sha2::{Digest as _, Sha256};
+use kdump_panic_kernel::sha256;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 /// Boot protocol 2.12 (Linux 3.8): the first with `xloadflags`.
@@ -279,7 +279,7 @@ impl BzImage {
     /// Digest of [`Self::kernel`], computed once.
     #[must_use]
     pub fn kernel_sha256(&self) -> [u8; 32] {
-        *self.sha256.get_or_init(|| Sha256::digest(self.kernel()).into())
+        *self.sha256.get_or_init(|| sha256::digest(self.kernel()))
     }
 
     /// `uname -r` and build line, as the image carries them.

@@ -13,7 +13,7 @@ use crate::target::{Wish, WishError, WishedPlace};
 pub const DEFAULT_PATH: &str = "/etc/kdump-rs/config.toml";
 
 /// Section `[arm]`. What is absent has the flag's default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ArmConfig {
     /// `--kernel`
@@ -32,6 +32,10 @@ pub struct ArmConfig {
     pub format: Option<String>,
     /// `--compression`
     pub compression: Option<String>,
+    /// `--encrypt-to`
+    pub encrypt_to: Option<Vec<String>>,
+    /// Whether log and report are encrypted like the dump.
+    pub encrypt_reports: Option<bool>,
     /// `--end`
     pub end: Option<String>,
     /// `--shell`
@@ -61,8 +65,8 @@ pub struct ArmConfig {
 }
 
 /// A `[[target]]`: one of `directory`, `raw`, `nfs` and `url`, and what goes with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct TargetKeys {
     /// A directory on a mounted file system.
     pub directory: String,
@@ -80,6 +84,9 @@ pub struct TargetKeys {
     pub overwrite: bool,
     /// Whether even if it holds a file system.
     pub overwrite_file_system: bool,
+    /// How the server of a URL is spoken to. Its client knows these keys.
+    #[serde(flatten)]
+    pub remote: toml::Table,
 }
 
 /// `[retention]`: which dumps are removed from a directory.
@@ -140,6 +147,11 @@ struct File {
 /// What the TOML parser says, with line and key.
 pub fn parse(text: &str) -> Result<ArmConfig, toml::de::Error> {
     let File { arm, target: targets, retention } = toml::from_str(text)?;
+    for target in targets.iter().filter(|target| target.url.is_empty()) {
+        if let Some(key) = target.remote.keys().next() {
+            return Err(serde::de::Error::custom(format!("a [[target]] without url has no key {key}")));
+        }
+    }
     Ok(ArmConfig { targets, retention, ..arm })
 }
 
@@ -183,7 +195,7 @@ impl TargetKeys {
         };
         let budget = Some(self.time_budget.as_str()).filter(|text| !text.is_empty()).map(parse_time);
         let budget = budget.transpose().map_err(|why| Error::Value { key: "time-budget", why })?;
-        Ok(Wish { place, budget, options: self.options.clone() })
+        Ok(Wish { place, budget, options: self.options.clone(), remote: self.remote.clone() })
     }
 }
 

@@ -1,14 +1,15 @@
 //! Building the capture initramfs: kdump-init, drivers and their firmware, configuration, three device nodes.
 //!
 //! Nothing goes in without a reason, which stays beside it as a [`Member`]: `arm --explain` prints them.
-//! Generated from a list, nothing is copied from the system's own initramfs, so it is a few MB. It
-//! is unpacked into memory that the capture kernel is short of, hence packed with gzip (which every
-//! kernel unpacks) at the fastest level: arming is waited for, too.
+//! Generated from a list, nothing is copied from the system's own initramfs, so it is a few MB, which are loaded as
+//! they are: packing them would take a quarter of the time that arming takes, and unpacking them a part of what a dump
+//! takes. A larger one is packed with gzip (which every kernel unpacks) at the fastest level, as packed and unpacked it
+//! has to fit into the reservation at the same time.
 
 mod config;
 mod member;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub const CONFIG_PATH: &str = "etc/kdump-rs/capture.toml";
 const MODULE_DIR: &str = "lib/modules";
 /// Where it finds the program for a shell at the end.
 pub const SHELL_PATH: &str = "bin/shell";
+/// The largest archive that is loaded unpacked.
+const PLAIN_MAX: usize = 8 << 20;
 
 /// Why no initramfs can be built.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +43,7 @@ pub enum Error {
     Config(#[from] toml::ser::Error),
     /// gzip.
     #[error("the initramfs cannot be packed")]
-    Pack(#[source] std::io::Error),
+    Pack(#[source] io::Error),
     /// It would not start.
     #[error(
         "{what} needs a loader ({interpreter}), which the initramfs has not: it must be linked statically"
@@ -62,7 +65,7 @@ pub enum Error {
 /// A finished initramfs.
 #[derive(Clone, Debug, Default)]
 pub struct Initramfs {
-    /// gzip of the archive.
+    /// What is loaded: the archive, or gzip of a large one.
     pub packed: Vec<u8>,
     /// Bytes of the archive.
     pub unpacked_len: u64,
@@ -97,7 +100,7 @@ pub fn find_modules(
         match &target.place {
             Place::Directory(target) => names.extend(file_system(tree, &target.fstype, &target.options)),
             Place::Nfs(nfs) => names.extend(file_system(tree, &nfs.fstype, &nfs.options)),
-            Place::Raw(_) => {}
+            Place::Raw(_) | Place::Url(_) => {}
         }
     }
     names.extend(more);
@@ -107,10 +110,12 @@ pub fn find_modules(
 /// What a file system is served by, and the character sets that its options name.
 fn file_system(tree: &Tree, fstype: &str, options: &str) -> Vec<(String, Reason)> {
     let reason = || Reason::FileSystem { fstype: fstype.to_owned() };
-    // The kernel itself asks for them by this alias: ext4 serves ext2 and ext3.
     let is_known = |name: &str| !tree.find_alias(name).is_empty() || tree.is_builtin(name);
-    let name = if is_known(fstype) { fstype.to_owned() } else { format!("fs-{fstype}") };
-    let mut names = vec![(name, reason())];
+    // The kernel itself asks for them by this alias. What is built in has none, and ext4 serves ext2 and ext3.
+    let alias = format!("fs-{fstype}");
+    let family = if fstype.starts_with("ext") { "ext4" } else { fstype };
+    let name = [fstype, &alias, family].into_iter().find(|name| is_known(name)).unwrap_or(&alias);
+    let mut names = vec![(name.to_owned(), reason())];
     for option in options.split(',') {
         let charset = match option.split_once('=') {
             Some(("codepage", page)) => format!("nls_cp{page}"),
@@ -127,7 +132,8 @@ fn file_system(tree: &Tree, fstype: &str, options: &str) -> Vec<(String, Reason)
 }
 
 /// Builds the initramfs. `init` is the program, `shell` one to end in; `firmware` are the directories in which the
-/// modules' firmware is looked for; `config.modules` is filled in here.
+/// modules' firmware is looked for; `later` are modules that wait until the network is needed; `config.modules` and
+/// `config.network.modules` are filled in here.
 ///
 /// # Errors
 /// [`Error`].
@@ -136,6 +142,7 @@ pub fn build(
     shell: Option<&[u8]>,
     tree: &Tree,
     modules: Vec<Wanted>,
+    later: Vec<Wanted>,
     firmware: &[PathBuf],
     mut config: CaptureConfig,
 ) -> Result<Initramfs, Error> {
@@ -156,15 +163,15 @@ pub fn build(
         check_static("the shell", shell)?;
         contents.file(SHELL_PATH, 0o755, shell, Why::Shell)?;
     }
-    config.modules.clear();
+    let mut files = Vec::new();
     let mut warnings = Vec::new();
     let mut left = MAX_FIRMWARE_BYTES;
-    for Wanted { name, path, reason } in &modules {
+    for Wanted { name, path, reason } in modules.iter().chain(&later) {
         let file = format!("{MODULE_DIR}/{}", modules::plain_file_name(path));
         let bytes = tree.read_decompressed(path)?;
         let why = Why::Module { module: name.clone(), reason: reason.clone() };
         contents.file(&file, 0o644, &bytes, why)?;
-        config.modules.push(file);
+        files.push(file);
         match firmware::names(&bytes) {
             Some(names) => {
                 left =
@@ -174,21 +181,32 @@ pub fn build(
                 .push(format!("{path} has no readable .modinfo: whether it needs firmware is unknown")),
         }
     }
+    let network = files.split_off(modules.len());
+    config.modules = files;
+    if let Some(config) = &mut config.network {
+        config.modules = network;
+    }
     contents.file(CONFIG_PATH, 0o600, config.to_toml()?.as_bytes(), Why::Configuration)?;
     let plain = contents.archive.finish();
 
-    let room = Vec::with_capacity(plain.len() / 2);
-    let mut gzip = flate2::write::GzEncoder::new(room, flate2::Compression::fast());
-    let packed = gzip.write_all(&plain).and_then(|()| gzip.finish()).map_err(Error::Pack)?;
+    let unpacked_len = plain.len() as u64;
+    let packed = if plain.len() > PLAIN_MAX { pack(&plain).map_err(Error::Pack)? } else { plain };
     Ok(Initramfs {
         packed,
-        unpacked_len: plain.len() as u64,
-        modules: modules.into_iter().map(|module| module.path).collect(),
+        unpacked_len,
+        modules: modules.into_iter().chain(later).map(|module| module.path).collect(),
         config,
         members: contents.members,
         warnings,
         took: start.elapsed(),
     })
+}
+
+fn pack(plain: &[u8]) -> io::Result<Vec<u8>> {
+    let room = Vec::with_capacity(plain.len() / 2);
+    let mut gzip = flate2::write::GzEncoder::new(room, flate2::Compression::fast());
+    gzip.write_all(plain)?;
+    gzip.finish()
 }
 
 /// An archive and what is said of each of its members.
@@ -279,7 +297,12 @@ mod tests {
                 path: "/var/crash \"odd\"".into(),
                 ..TargetConfig::default()
             }],
-            dump: DumpConfig { level: 31, format: "kdump".into(), compression: "zstd".into() },
+            dump: DumpConfig {
+                level: 31,
+                format: "kdump".into(),
+                compression: "zstd".into(),
+                ..DumpConfig::default()
+            },
             end: EndConfig { action: "reboot".into() },
             ..CaptureConfig::default()
         }
@@ -287,6 +310,19 @@ mod tests {
 
     fn named(name: &str) -> (String, Reason) {
         (name.to_owned(), Reason::Named)
+    }
+
+    /// The archive: the test program, which is init in it, may be large.
+    fn plain(built: &Initramfs) -> Vec<u8> {
+        let mut plain = Vec::new();
+        match built.packed.as_slice() {
+            [0x1f, 0x8b, ..] => {
+                flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();
+            }
+            archive => plain.extend_from_slice(archive),
+        }
+        assert_eq!(plain.len() as u64, built.unpacked_len);
+        plain
     }
 
     /// Paths and sizes of an archive's members.
@@ -326,13 +362,11 @@ mod tests {
         let driver = Reason::Driver { device: "/sys/devices/pci0".into(), by: modules::FoundBy::Sysfs };
         let wanted = tree.wanted(&[("qla".to_owned(), driver)]).unwrap();
         let directories = firmware::directories(dir.path(), "6.1");
-        let built = build(&init, None, &tree, wanted, &directories, config()).unwrap();
+        let built = build(&init, None, &tree, wanted, vec![], &directories, config()).unwrap();
 
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();
         let leads = ["etc", "etc/kdump-rs", "lib", "lib/modules", "lib/firmware", "lib/firmware/q"];
         let in_archive: Vec<_> =
-            list(&plain).into_iter().filter(|(name, _)| !leads.contains(&name.as_str())).collect();
+            list(&plain(&built)).into_iter().filter(|(name, _)| !leads.contains(&name.as_str())).collect();
         let explained: Vec<_> = built.members.iter().map(|m| (m.path.clone(), m.bytes)).collect();
         assert_eq!(in_archive, explained);
         assert!(explained.contains(&("lib/modules/qla.ko".to_owned(), qla.len() as u64)));
@@ -362,11 +396,10 @@ mod tests {
         // This test program is linked as kdump-init is: .cargo/config.toml makes all static.
         let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let built =
-            build(&init, None, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), &[], config()).unwrap();
+            build(&init, None, &tree, tree.wanted(&[named("virtio_blk")]).unwrap(), vec![], &[], config())
+                .unwrap();
         assert_eq!(built.config.modules, ["lib/modules/virtio_blk.ko"]);
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(built.packed.as_slice()).read_to_end(&mut plain).unwrap();
-        assert_eq!(plain.len() as u64, built.unpacked_len);
+        let plain = plain(&built);
         let has = |needle: &[u8]| plain.windows(needle.len()).any(|w| w == needle);
         assert!(has(b"\x7fELF the module") && has(b"etc/kdump-rs/capture.toml\0") && has(b"dev/console\0"));
         assert!(has(b"dev/kmsg\0"));
@@ -376,6 +409,39 @@ mod tests {
             text.parse::<toml::Table>().unwrap()["target"][0]["path"].as_str(),
             Some("/var/crash \"odd\"")
         );
+    }
+
+    /// Check that one that is large is packed, and comes out of gzip as it would have been.
+    #[test]
+    fn a_large_archive_is_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("modules.dep"), "large.ko:\n").unwrap();
+        let init = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join("large.ko"), b"module".repeat(PLAIN_MAX / 6)).unwrap();
+        let large = build(&init, None, &tree, tree.wanted(&[named("large")]).unwrap(), vec![], &[], config())
+            .unwrap();
+        assert!(large.packed.starts_with(b"\x1f\x8b"));
+        assert!(list(&plain(&large)).iter().any(|(name, _)| name == "lib/modules/large.ko"));
+    }
+
+    #[test]
+    fn a_file_system_brings_its_module_and_its_character_sets() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("modules.dep"), "vfat.ko: fat.ko\nfat.ko:\nnls_cp437.ko:\nxfs.ko:\n")
+            .unwrap();
+        // As Debian's cloud kernels have it: built in, and so without aliases.
+        std::fs::write(dir.path().join("modules.builtin"), "kernel/fs/ext4/ext4.ko\n").unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        let names = |fstype, options| -> Vec<String> {
+            file_system(&tree, fstype, options).into_iter().map(|(name, _)| name).collect()
+        };
+        for fstype in ["ext2", "ext3", "ext4"] {
+            assert_eq!(names(fstype, ""), ["ext4"]);
+        }
+        assert_eq!(names("vfat", "codepage=437,iocharset=ascii,umask=0077"), ["vfat", "nls_cp437"]);
+        assert_eq!(names("btrfs", "subvolid=5"), ["fs-btrfs"], "which the tree does not have, and says so");
+        assert!(tree.wanted(&file_system(&tree, "btrfs", "")).is_err());
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Machine {
         let efi = |name: &str| text(&format!("sys/firmware/efi/{name}"));
 
         Ok(Self {
-            release: text("proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            release: release(root),
             boot_id: boot_id(root),
             cmdline,
             firmware_map,
@@ -209,6 +209,13 @@ fn read_msr(device: &Path, msr: u64) -> Option<u64> {
     let mut value = [0; 8];
     File::open(device).and_then(|file| file.read_exact_at(&mut value, msr)).ok()?;
     Some(u64::from_le_bytes(value))
+}
+
+/// Reads the running kernel's release; empty where that cannot be told.
+#[must_use]
+pub fn release(root: &Path) -> String {
+    let text = fs::read_to_string(root.join("proc/sys/kernel/osrelease")).unwrap_or_default();
+    text.trim().to_owned()
 }
 
 /// Re-reads this boot's id.

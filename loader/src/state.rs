@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kdump_panic_kernel::sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::image;
 use crate::plan::hex;
@@ -66,7 +66,7 @@ impl FileId {
 /// Digest of a whole file.
 #[must_use]
 pub fn file_sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
+    sha256::digest(bytes)
 }
 
 /// What was armed.

@@ -1,10 +1,11 @@
 //! From a directory to what the capture kernel needs to find it: file system, UUID, path, device; and the ladder of
 //! targets that are tried in order: what was asked for ([`Wish`]), and what came of looking at it ([`Rung`]).
 //!
-//! Directories may be on ext2, ext3, ext4, xfs, btrfs and vfat, on a partition or a whole disk. Everything else is refused
-//! by name, since a target that cannot be mounted after the panic is no target.
+//! Directories may be on ext2, ext3, ext4, xfs, btrfs and vfat, on a partition or a whole disk, or on a server. Everything
+//! else is refused by name, since a target that cannot be mounted after the panic is no target.
 
 mod rung;
+mod server;
 mod wish;
 
 use std::fs;
@@ -18,6 +19,7 @@ use procfs::process::MountInfos;
 use crate::superblock::{self, Kind};
 
 pub use rung::{Nfs, Place, Raw, Rung};
+pub use server::{Client, Contact, Sealed, Server};
 pub use wish::{Error as WishError, Wish, WishedPlace};
 
 /// A directory for dumps.
@@ -214,17 +216,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A target that needs the network.
-    #[error("target {target} needs the network, which the capture kernel does not bring up yet")]
-    NoNetwork {
-        /// The target.
-        target: String,
-    },
-    /// A URL that nothing here can upload to.
-    #[error("nothing uploads to {url} yet: a target is a directory, or raw:DEVICE")]
-    NoClient {
+    /// A server that nothing here can upload to.
+    #[error("target {url} cannot be used")]
+    Server {
         /// The URL.
         url: String,
+        /// What its client says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The path cannot stand in a configuration file.
     #[error("target directory {path} has a name that is not UTF-8", path = path.display())]

@@ -30,7 +30,7 @@ pub const HANDOFF_SIZE: usize = 4096;
 /// "KDUMPHND" in memory.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"KDUMPHND");
 /// Version of the layout; a program and a block of different versions do not go together.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Most regions a block can name; `kexec_load` takes 16 segments.
 pub const MAX_REGIONS: usize = 24;
 /// Most pages of the digest table, 512 protected pages each: 512 MiB.

@@ -14,7 +14,7 @@
 //! | [`sha256`] | the digest, portable and with the SHA instructions |
 //! | [`verify`] | handoff and regions into an [`Action`](verify::Action) |
 //! | [`mod@line`], [`messages`] | one line of console text without `core::fmt`; what the lines say |
-//! | [`parity`], [`repair`] | which pages stand in for which; rebuilding damaged ones |
+//! | [`parity`], [`xxh64`], [`repair`] | which pages stand in for which; telling damaged ones; rebuilding them |
 //! | [`record`] | what happened, for the dump |
 //! | [`selfcheck`] | how the program knows its own image |
 //! | [`uart`], [`vga`] | the 8250 over any [`Registers`](uart::Registers), the text screen over any [`Cells`](vga::Cells) |
@@ -47,6 +47,7 @@ pub mod sha256;
 pub mod uart;
 pub mod verify;
 pub mod vga;
+pub mod xxh64;
 
 // The program itself is compiled against these modules, before there is an image to embed.
 #[cfg(not(kdump_freestanding))]

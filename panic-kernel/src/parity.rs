@@ -11,12 +11,12 @@
 
 use crate::PAGE_SIZE;
 use crate::handoff::{HandoffError, MAX_TABLE_PAGES, Region};
-use crate::sha256::{Engine, Sha256};
+use crate::xxh64::xxh64;
 
 /// Bytes of a page.
 pub type Page = [u8; PAGE_SIZE as usize];
 
-/// First bytes of the SHA-256 of a page: enough to tell a damaged one; the region's digest has the last word.
+/// The XXH64 of a page, little-endian: enough to tell a damaged one; the region's SHA-256 has the last word.
 pub type PageDigest = [u8; 8];
 
 /// Page digests on a page of the table.
@@ -110,14 +110,8 @@ pub fn first_index(regions: &[Region], region: usize) -> Option<u32> {
 }
 
 /// The digest of a page.
-pub fn page_digest(engine: Engine, page: &Page) -> PageDigest {
-    let mut sha = Sha256::new(engine);
-    sha.update(page);
-    let mut digest = [0; size_of::<PageDigest>()];
-    for (slot, byte) in digest.iter_mut().zip(sha.finish()) {
-        *slot = byte;
-    }
-    digest
+pub fn page_digest(page: &Page) -> PageDigest {
+    xxh64(page).to_le_bytes()
 }
 
 /// Adds a page to a sum of pages, or takes it out again.

@@ -6,7 +6,6 @@
 use crate::PAGE_SIZE;
 use crate::handoff::Handoff;
 use crate::parity::{DIGESTS_PER_PAGE, Page, PageDigest, address_of, first_index, page_digest, xor_into};
-use crate::sha256::Engine;
 use crate::verify::Memory;
 
 /// What was found and done in a region.
@@ -25,7 +24,6 @@ pub struct Repair {
 pub fn repair_region<M: Memory>(
     handoff: &Handoff,
     region: usize,
-    engine: Engine,
     memory: &mut M,
     mut each: impl FnMut(u64, bool),
 ) -> Repair {
@@ -40,11 +38,11 @@ pub fn repair_region<M: Memory>(
     for offset in 0..target.nr_pages() {
         let (index, address) = (first + offset as u32, target.start + offset * PAGE_SIZE);
         let Some(expected) = expected_digest(handoff, index, address, memory) else { continue };
-        if read(memory, address).is_some_and(|page| page_digest(engine, page) == expected) {
+        if read(memory, address).is_some_and(|page| page_digest(page) == expected) {
             continue;
         }
         repair.nr_damaged += 1;
-        let rebuilt = rebuild(handoff, index, memory).filter(|page| page_digest(engine, page) == expected);
+        let rebuilt = rebuild(handoff, index, memory).filter(|page| page_digest(page) == expected);
         let is_repaired = rebuilt.is_some_and(|page| memory.write_page(address, &page));
         repair.nr_repaired += u32::from(is_repaired);
         each(address, is_repaired);

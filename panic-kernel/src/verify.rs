@@ -191,7 +191,7 @@ impl<'a, M: Memory, S: Sink> Inspection<'a, M, S> {
         }
         let mut first_repaired = None;
         let record = &mut *self.record;
-        let repair = repair_region(self.handoff, place, self.engine, self.memory, |address, is_repaired| {
+        let repair = repair_region(self.handoff, place, self.memory, |address, is_repaired| {
             if is_repaired {
                 first_repaired.get_or_insert(address);
                 record.repaired_page(address);

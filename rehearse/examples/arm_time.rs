@@ -4,13 +4,14 @@
 //!
 //! PROGRAMS holds kdump-rs and kdump-init, KEXEC_ROOT an unpacked kexec-tools package with its libraries. Timed in the
 //! guest: the whole process, from its start to its end. Ours finds the target's drivers and builds its initramfs in that
-//! time; kexec-tools' initrd, of the same size, is ready made. Runs are interleaved, medians printed.
+//! time; kexec-tools' initrd, as large as ours would be if it were packed, is ready made. Runs are interleaved, medians printed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use kdump_rehearse::scene::files_below;
 use kdump_rehearse::{Error, Plan, Programs, Progress, Scene};
 
-/// About what our initramfs has, packed.
+/// About what ours would have, packed; it is loaded unpacked.
 const INITRD: usize = 2 << 20;
 /// The guest says so after arming, and need not live longer.
 const ARMED: &str = "kdump-rs-rehearse: phase arm";
@@ -53,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let mut scene = Scene { stop_at: Some(ARMED.to_owned()), ..Scene::default() };
             if who == 1 {
                 scene.files.push(("boot/initrd".to_owned(), initrd.clone()));
-                scene.files.extend(files(kexec_root)?);
+                scene.files.extend(files_below(kexec_root)?);
                 scene.loader = [
                     "/sbin/kexec",
                     "-p",
@@ -82,21 +83,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("| arming {release} | kdump-rs arm, its initramfs included | {ours:.0} ms | 1.00 |");
     println!("| | kexec -p, initrd ready made | {theirs:.0} ms | {:.2} |", theirs / ours);
     Ok(())
-}
-
-/// The files below a directory, as they go into the guest.
-fn files(root: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
-    let mut found = Vec::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                open.push(path);
-            } else if let Ok(name) = path.strip_prefix(root) {
-                found.push((name.to_string_lossy().into_owned(), path.clone()));
-            }
-        }
-    }
-    Ok(found)
 }

@@ -8,9 +8,10 @@
 //! jump on both run the same kernel, and only ours says when it jumps: the time of that stretch, measured in our runs, is
 //! taken off both. Runs are interleaved, medians printed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
+use kdump_rehearse::scene::files_below;
 use kdump_rehearse::{Error, Plan, Programs, Progress, Scene};
 
 const TOTAL: u64 = 32 << 20;
@@ -88,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 "kdump-rs panic-kernel: entered"
             } else {
                 scene.files.push(("boot/initrd".to_owned(), initrd.clone()));
-                scene.files.extend(files(kexec_root)?);
+                scene.files.extend(files_below(kexec_root)?);
                 let release = Plan::release_of(kernel, &image)?;
                 scene.loader = [
                     "/sbin/kexec",
@@ -133,21 +134,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("| entry to the kernel's first line | kdump-rs | {ours:.3} s | 1.00 |");
     println!("| | kexec-tools purgatory | {theirs:.3} s | {:.2} |", theirs / ours);
     Ok(())
-}
-
-/// The files below a directory, as they go into the guest.
-fn files(root: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
-    let mut found = Vec::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                open.push(path);
-            } else if let Ok(name) = path.strip_prefix(root) {
-                found.push((name.to_string_lossy().into_owned(), path.clone()));
-            }
-        }
-    }
-    Ok(found)
 }

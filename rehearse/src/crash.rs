@@ -17,6 +17,8 @@ pub enum Crash {
     PanicInIrq,
     /// A non-maskable interrupt that nobody claims.
     Nmi,
+    /// A non-maskable interrupt from outside, as a machine's NMI button sends it: to the first CPU.
+    NmiButton,
     /// A task that waits for ever.
     HungTask,
     /// A task that never gives up its CPU.
@@ -37,12 +39,13 @@ const PANIC_ON_OOPS: Sysctls = &[("kernel/panic_on_oops", "1")];
 
 impl Crash {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Sysrq,
         Self::NullDeref,
         Self::Bug,
         Self::PanicInIrq,
         Self::Nmi,
+        Self::NmiButton,
         Self::HungTask,
         Self::SoftLockup,
         Self::Oom,
@@ -59,6 +62,7 @@ impl Crash {
             Self::Bug => "bug",
             Self::PanicInIrq => "panic-in-irq",
             Self::Nmi => "nmi",
+            Self::NmiButton => "nmi-button",
             Self::HungTask => "hung-task",
             Self::SoftLockup => "soft-lockup",
             Self::Oom => "oom",
@@ -70,7 +74,7 @@ impl Crash {
     /// Whether it takes a [module](crate::trigger) of ours in the guest.
     #[must_use]
     pub fn needs_module(self) -> bool {
-        !matches!(self, Self::Sysrq | Self::Oom | Self::KilledInit)
+        !matches!(self, Self::Sysrq | Self::NmiButton | Self::Oom | Self::KilledInit)
     }
 
     /// The cause that a report must give (docs/report-schema.md).
@@ -81,7 +85,7 @@ impl Crash {
             Self::NullDeref => "null-dereference",
             Self::Bug => "bug",
             Self::PanicInIrq => "panic-in-interrupt",
-            Self::Nmi => "nmi",
+            Self::Nmi | Self::NmiButton => "nmi",
             Self::HungTask => "hung-task",
             Self::SoftLockup => "soft-lockup",
             Self::Oom => "out-of-memory",
@@ -90,21 +94,30 @@ impl Crash {
         }
     }
 
-    /// The function that it must blame.
+    /// The function that it must blame; none where the crash strikes whatever runs.
     #[must_use]
-    pub fn function(self) -> &'static str {
-        match self {
+    pub fn function(self) -> Option<&'static str> {
+        Some(match self {
             Self::Sysrq => "sysrq_handle_crash",
             Self::NullDeref => "kdump_trigger_null_deref",
             Self::Bug => "kdump_trigger_bug",
             Self::PanicInIrq => "kdump_trigger_panic_in_irq",
             Self::Nmi => "kdump_trigger_nmi",
+            Self::NmiButton => return None,
             Self::HungTask => "kdump_trigger_hung_task",
             Self::SoftLockup => "kdump_trigger_soft_lockup",
             Self::Oom => "out_of_memory",
             Self::KilledInit => "do_exit",
             Self::StackOverflow => "kdump_trigger_stack_overflow",
-        }
+        })
+    }
+
+    /// The only CPU that it can happen on, if there is but one.
+    ///
+    /// The kernel lets the NMI line through on the boot CPU (arch/x86/kernel/apic/apic.c, `setup_local_APIC`).
+    #[must_use]
+    pub fn only_cpu(self) -> Option<u32> {
+        (self == Self::NmiButton).then_some(0)
     }
 
     /// The name of the task that is to blame.
@@ -120,7 +133,7 @@ impl Crash {
     pub(crate) fn sysctls(self) -> Sysctls {
         match self {
             Self::NullDeref | Self::Bug | Self::StackOverflow => PANIC_ON_OOPS,
-            Self::Nmi => &[("kernel/unknown_nmi_panic", "1")],
+            Self::Nmi | Self::NmiButton => &[("kernel/unknown_nmi_panic", "1")],
             Self::HungTask => &[("kernel/hung_task_panic", "1"), ("kernel/hung_task_timeout_secs", "4")],
             // A lock-up is reported after twice this. Much less, and an emulated CPU that the host
             // leaves waiting would be taken for one.
@@ -135,7 +148,8 @@ impl Crash {
     #[must_use]
     pub fn is_named_by(self, cause: Option<&str>, function: Option<&str>) -> bool {
         let stem = |name: &str| name.split_once('.').map_or(name.to_owned(), |(stem, _)| stem.to_owned());
-        cause == Some(self.cause()) && function.map(stem).as_deref() == Some(self.function())
+        let is_function = |blamed| function.map(stem).as_deref() == Some(blamed);
+        cause == Some(self.cause()) && self.function().is_none_or(is_function)
     }
 }
 
@@ -182,5 +196,7 @@ mod tests {
         assert!(!Crash::KilledInit.is_named_by(Some("init-killed"), Some("do_exit_group")));
         assert!(!Crash::Bug.is_named_by(Some("oops"), Some("kdump_trigger_bug")));
         assert!(!Crash::Bug.is_named_by(Some("bug"), None));
+        assert!(Crash::NmiButton.is_named_by(Some("nmi"), None));
+        assert!(!Crash::NmiButton.is_named_by(Some("oops"), None));
     }
 }

@@ -5,6 +5,7 @@
 //! on an installed machine, only with fewer files in it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use kdump_loader::{cpio, modules};
@@ -77,12 +78,14 @@ impl Contents<'_> {
             archive.file(trigger::GUEST_PATH, 0o644, &read(trigger)?)?;
         }
         for (there, here) in self.files {
-            archive.file(there, 0o755, &read(here)?)?;
+            let mode = fs::metadata(here).map_err(Error::file("read", here))?.permissions().mode();
+            archive.file(there, mode & 0o777, &read(here)?)?;
         }
         let tree = modules::Tree::open(self.modules)?;
         let directory = format!("lib/modules/{}", self.release);
-        let names: Vec<&str> =
-            GUEST_MODULES.into_iter().chain(self.orders.mounts.iter().flat_map(modules_of)).collect();
+        let mut names = GUEST_MODULES.to_vec();
+        names.extend(self.orders.modules.iter().map(String::as_str));
+        names.extend(self.orders.mounts.iter().flat_map(modules_of));
         for path in tree.closure(&names)? {
             archive.file(&format!("{directory}/{path}"), 0o644, &read(&self.modules.join(&path))?)?;
         }

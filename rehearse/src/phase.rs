@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Before each line that the production guest's PID 1 says.
 pub const GUEST_PREFIX: &str = "kdump-rs-rehearse: ";
+/// What it says when it waits for the host to push the NMI button.
+pub(crate) const BUTTON_WANTED: &str = "waiting for an NMI";
 /// Before each line of the panic-path program.
 pub const PANIC_KERNEL_PREFIX: &str = "kdump-rs panic-kernel: ";
 /// Before each line of the capture kernel's PID 1.

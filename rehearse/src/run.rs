@@ -8,11 +8,11 @@ use std::{fs, io, thread};
 use crate::accel::Accel;
 use crate::guest::Orders;
 use crate::initramfs::Contents;
-use crate::phase::{GUEST_PREFIX, Phase, Progress, Sign, read_line};
+use crate::phase::{BUTTON_WANTED, GUEST_PREFIX, Phase, Progress, Sign, read_line};
 use crate::plan::{Outcome, Plan};
 use crate::qemu::{Emulator, Machine, Tail};
 use crate::scene::{self, Added, Held, Staged};
-use crate::{Error, accel, disk, qemu};
+use crate::{Crash, Error, accel, disk, qemu};
 
 /// How often the serial console is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -68,6 +68,8 @@ impl Plan {
             toggled_cpu: self.scene.toggled_cpu,
             asked: self.scene.asked.clone(),
             added: self.scene.added,
+            modules: self.scene.modules.clone(),
+            address: self.scene.address,
             mounts: self.scene.mounts.clone(),
         };
         let contents = Contents {
@@ -94,7 +96,7 @@ impl Plan {
             more.push("-drive".to_owned());
             more.push(format!("if=virtio,format=raw,readonly=on,file={}", path.to_string_lossy()));
         }
-        if self.scene.added != Added::default() {
+        if self.scene.added != Added::default() || self.crash == Crash::NmiButton {
             let path = qemu::doubled_commas(&files.monitor);
             more.push("-monitor".to_owned());
             more.push(format!("unix:{},server=on,wait=off", path.to_string_lossy()));
@@ -175,7 +177,7 @@ struct Files {
     /// The guest's RAM, and the pipes through which it is let go.
     memory: PathBuf,
     door: PathBuf,
-    /// The emulator's monitor, while the guest is held.
+    /// The emulator's monitor, where something is asked of it.
     monitor: PathBuf,
 }
 
@@ -331,7 +333,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Collects what a held guest says about itself, and lets it go when the host is done with it.
+    /// Collects what a held guest says about itself, and lets it go when the host is done with it; pushes the NMI button.
     fn stage(&mut self, line: &str, files: &Files) -> Result<(), Error> {
         let Some((_, text)) = line.split_once(GUEST_PREFIX) else { return Ok(()) };
         self.staged.extend(scene::read_staged(text));
@@ -339,6 +341,9 @@ impl<'a> Watch<'a> {
             self.progress.held(&Held::new(&files.memory, &files.monitor, &self.staged));
             let pipe = files.pipe("in");
             scene::release(&pipe).map_err(Error::file("write", &pipe))?;
+        }
+        if text == BUTTON_WANTED {
+            scene::tell_monitor(&files.monitor, "nmi").map_err(Error::file("tell nmi to", &files.monitor))?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,10 @@ pub struct Scene {
     pub asked: Vec<String>,
     /// What the host adds while it holds the guest, through [`Held::monitor`].
     pub added: Added,
+    /// Modules that it loads besides, for devices that [`Scene::qemu`] adds.
+    pub modules: Vec<String>,
+    /// Address of its network device, which [`Scene::qemu`] adds and a module drives.
+    pub address: Option<Ipv4Addr>,
     /// Disks that are mounted before it is armed; they are attached by [`Scene::qemu`].
     pub mounts: Vec<Mount>,
     /// The CPU that the crash is asked for on.
@@ -47,7 +52,7 @@ pub struct Scene {
     pub cmdline: String,
     /// More arguments of QEMU.
     pub qemu: Vec<String>,
-    /// More files: where in the guest, and where here.
+    /// More files, with the permissions that they have here: where in the guest, and where here.
     pub files: Vec<(String, PathBuf)>,
 }
 
@@ -121,12 +126,7 @@ impl<'a> Held<'a> {
     /// # Errors
     /// What the socket says, and what the monitor calls an error.
     pub fn monitor(&self, command: &str) -> io::Result<String> {
-        let mut socket = UnixStream::connect(self.monitor)?;
-        socket.set_read_timeout(Some(ANSWER))?;
-        until_prompt(&mut socket)?;
-        socket.write_all(format!("{command}\n").as_bytes())?;
-        let answer = until_prompt(&mut socket)?;
-        if answer.contains("Error: ") { Err(io::Error::other(answer)) } else { Ok(answer) }
+        tell_monitor(self.monitor, command)
     }
 
     /// What was staged under a name.
@@ -164,6 +164,16 @@ pub fn answer<'a>(console: &'a str, asked: &str) -> Option<(&'a str, i32)> {
 
 /// Before the code that a command ended with.
 pub(crate) const ANSWERED: &str = "answered: ";
+
+/// Gives a command to the monitor behind a socket, and its answer.
+pub(crate) fn tell_monitor(socket: &Path, command: &str) -> io::Result<String> {
+    let mut socket = UnixStream::connect(socket)?;
+    socket.set_read_timeout(Some(ANSWER))?;
+    until_prompt(&mut socket)?;
+    socket.write_all(format!("{command}\n").as_bytes())?;
+    let answer = until_prompt(&mut socket)?;
+    if answer.contains("Error: ") { Err(io::Error::other(answer)) } else { Ok(answer) }
+}
 
 /// Reads from the monitor until it is ready for a command.
 fn until_prompt(socket: &mut UnixStream) -> io::Result<String> {
@@ -211,6 +221,26 @@ pub(crate) fn read_staged(text: &str) -> Option<Staged> {
     let tag = words.next()?.to_owned();
     let start = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
     Some(Staged { tag, start, len: words.next()?.parse().ok()? })
+}
+
+/// The files below a directory, as [`Scene::files`] takes them.
+///
+/// # Errors
+/// What reading a directory says.
+pub fn files_below(root: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if let Ok(name) = path.strip_prefix(root) {
+                found.push((name.to_string_lossy().into_owned(), path.clone()));
+            }
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

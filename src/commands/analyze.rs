@@ -21,6 +21,10 @@ pub struct Args {
     /// The dump: an ELF core or a kdump-compressed file
     vmcore: PathBuf,
 
+    /// Another file of a dump that was split into several; once for each
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
+
     /// What to show
     #[arg(value_enum, default_value_t = View::Report)]
     view: View,
@@ -66,7 +70,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     ensure!(args.view == View::Bt || !(args.all || args.pid.is_some()), "a pid and -a go with bt only");
     ensure!(args.view == View::Log || args.level.is_none(), "--level goes with log only");
     let path = || args.vmcore.display().to_string();
-    let mut dump = Dump::open(&args.vmcore).with_context(path)?;
+    let files: Vec<&Path> = std::iter::once(&args.vmcore).chain(&args.with).map(PathBuf::as_path).collect();
+    let mut dump = Dump::open_set(&files).with_context(path)?;
     if dump.vmcoreinfo().is_none() && dump.find_vmcoreinfo() {
         eprintln!("kdump-rs: the file has no VMCOREINFO note; it was found in the dumped memory");
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser as _, ValueEnum};
+use kdump_capture::encrypt::Recipients;
 use kdump_loader::arm::{self, Call, EntryState, Planned, Policy, Prepared, Settings, TestHook, Via, draft};
 use kdump_loader::config::{self, ArmConfig};
 use kdump_loader::image;
@@ -13,9 +14,10 @@ use kdump_loader::machine;
 use kdump_loader::plan::{DEFAULT_RUN, parse_run, size_text};
 use kdump_loader::quantity::parse_time;
 use kdump_loader::state::State;
-use kdump_loader::target::{Rung, Wish};
+use kdump_loader::target::{Rung, Wish, WishedPlace};
 use serde_json::json;
 
+use super::server;
 use crate::exit::Exit;
 
 const SYSTEM: &str = "/";
@@ -30,9 +32,10 @@ pub struct Args {
     /// Its modules [default: /lib/modules/RELEASE of the running kernel]
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
-    /// Where dumps go: a directory on a local file system (ext2/3/4, xfs, btrfs, vfat), or raw:DEVICE,overwrite for a
-    /// partition; with ,budget=TIME at most so long. Given more than once, they are tried in this order [default:
-    /// /var/crash]
+    /// Where dumps go: a directory on a local file system (ext2/3/4, xfs, btrfs, vfat), raw:DEVICE,overwrite for a
+    /// partition, nfs:SERVER:/DIRECTORY, or a server that takes uploads: tcp://, tls://, https:// or s3://; with
+    /// ,budget=TIME at most so long. Given more than once, they are tried in this order. What a server wants to know
+    /// (ca, fingerprint, token-file) is in the [[target]] of the configuration that has the same URL [default: /var/crash]
     #[arg(long, value_name = "TARGET")]
     target: Vec<Wish>,
     /// How long all targets together may take (90s, 2m), so that the machine is back in service [default: no limit]
@@ -50,6 +53,9 @@ pub struct Args {
     /// Compression of the dump's pages [default: zstd]
     #[arg(long, value_enum)]
     compression: Option<Compression>,
+    /// Public key (age1...) that the dump is encrypted to, log and report included; any of several can open it
+    #[arg(long, value_name = "RECIPIENT")]
+    encrypt_to: Vec<String>,
     /// What follows the capture [default: reboot]
     #[arg(long, value_enum, value_name = "ACTION")]
     end: Option<End>,
@@ -350,8 +356,15 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
     let targets = match (args.target.as_slice(), config.ladder()?.as_slice()) {
         ([], []) => vec![Wish::directory("/var/crash".into())],
         ([], configured) => configured.to_vec(),
-        (asked, _) => asked.to_vec(),
+        (asked, configured) => asked.iter().map(|wish| with_keys(wish, configured)).collect(),
     };
+    let encrypt_to = match args.encrypt_to.as_slice() {
+        [] => config.encrypt_to.unwrap_or_default(),
+        asked => asked.to_vec(),
+    };
+    if !encrypt_to.is_empty() {
+        Recipients::parse(&encrypt_to)?;
+    }
     let total_budget =
         args.total_budget.as_ref().or(config.total_budget.as_ref()).map(|text| parse_time(text));
     let level = args.level.or(config.level).unwrap_or(31);
@@ -380,6 +393,9 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
         init: args.init.clone().or(config.init),
         modules: args.modules.clone().or(config.modules),
         targets,
+        client: server::look,
+        encrypt_to,
+        encrypt_reports: config.encrypt_reports.unwrap_or(true),
         total_budget: total_budget.transpose().map_err(anyhow::Error::msg)?,
         retention: config.retention.limits()?,
         shell: args.shell.clone().or(config.shell),
@@ -402,6 +418,14 @@ fn settings(args: &Args, config: ArmConfig) -> anyhow::Result<Settings> {
         parity_run: parity.map_or(Ok(DEFAULT_RUN), |text| parse_run(&text))?,
         test_hook: args.panic_test.unwrap_or_default(),
     })
+}
+
+/// A server that is named on the command line, with the keys that the configuration has for it.
+fn with_keys(wish: &Wish, configured: &[Wish]) -> Wish {
+    let same = configured
+        .iter()
+        .find(|other| matches!(&other.place, WishedPlace::Url(_)) && other.place == wish.place);
+    Wish { remote: same.map(|other| other.remote.clone()).unwrap_or_default(), ..wish.clone() }
 }
 
 fn parse_test_hook(text: &str) -> Result<TestHook, String> {

@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use kdump_capture::classify::PageClass;
 use kdump_capture::config::{parse_compression, parse_format};
 use kdump_capture::durable::DurableFile;
+use kdump_capture::encrypt::Recipients;
 use kdump_capture::{
-    DumpLevel, Kinds, Level, Options, Output, OutputFormat, Plan, Selection, Summary, Wanted,
+    DumpLevel, Encryption, Kinds, Level, Options, Output, OutputFormat, Plan, Selection, Summary, Wanted,
 };
 use kdump_vmcore::Dump;
 use kdump_vmcore::kdump::Compression;
@@ -24,6 +25,10 @@ pub struct Args {
     /// The dump to read: an ELF core or a kdump-compressed file [default: /proc/vmcore; with --estimate the running
     /// machine]
     source: Option<PathBuf>,
+
+    /// Another file of a source that was split into several; once for each
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
 
     /// The file to write; it has this name only once it is complete and on the disk. `-`: standard output, which gets
     /// the flattened form that `makedumpfile -F` writes
@@ -59,6 +64,11 @@ pub struct Args {
     /// The fastest compression: snappy; two to three times as fast as zstd, for files a third larger
     #[arg(long, conflicts_with_all = ["compression", "compression_level"])]
     fast: bool,
+
+    /// Encrypt to this public key (age1...), of which there may be several: `age -d` gives the flattened form, or the
+    /// core in zstd frames
+    #[arg(long, value_name = "RECIPIENT", conflicts_with = "digest")]
+    encrypt_to: Vec<String>,
 
     /// Threads that compress; as many as there are CPUs, if not given
     #[arg(long)]
@@ -98,11 +108,12 @@ fn compression(name: &str) -> Result<Compression, String> {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let options = options(args)?;
-    if args.estimate {
-        return estimate::run(args.source.as_deref(), &options, args.json);
-    }
     let source = args.source.as_deref().unwrap_or(Path::new("/proc/vmcore"));
-    let mut dump = open(source)?;
+    let sources: Vec<&Path> = std::iter::once(source).chain(args.with.iter().map(PathBuf::as_path)).collect();
+    if args.estimate {
+        return estimate::run(args.source.as_ref().map(|_| sources.as_slice()), &options, args.json);
+    }
+    let mut dump = open(&sources)?;
     let Some(output) = &args.output else { return digest(&dump) };
     dump.read_in_pieces();
     if let Some(nr) = args.split {
@@ -111,7 +122,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if output.as_os_str() == "-" {
         return to_stdout(&dump, &options);
     }
-    anyhow::ensure!(!is_same_file(source, output), "{} is the source itself", output.display());
+    let is_source = sources.iter().any(|source| is_same_file(source, output));
+    anyhow::ensure!(!is_source, "{} is the source itself", output.display());
     let out = DurableFile::create(output, args.force)?;
     let mut bar = Bar::new();
     let written = kdump_capture::capture(&dump, &options, Output::File(out.file()), &mut |progress| {
@@ -124,10 +136,13 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(exit(&summary))
 }
 
-fn open(source: &Path) -> anyhow::Result<Dump> {
-    Dump::open(source).with_context(|| match source.to_str() {
-        Some("/proc/vmcore") => "/proc/vmcore, which only a capture kernel has".to_string(),
-        _ => source.display().to_string(),
+/// Opens a dump, which may be several files.
+fn open(sources: &[&Path]) -> anyhow::Result<Dump> {
+    Dump::open_set(sources).with_context(|| match sources {
+        [source] if *source == Path::new("/proc/vmcore") => {
+            "/proc/vmcore, which only a capture kernel has".to_string()
+        }
+        _ => sources.iter().map(|source| source.display().to_string()).collect::<Vec<_>>().join(", "),
     })
 }
 
@@ -136,6 +151,10 @@ fn split(dump: &Dump, options: &Options, output: &Path, nr: u32, is_forced: bool
     anyhow::ensure!(
         options.format == OutputFormat::Kdump,
         "only the kdump format can be split into several files"
+    );
+    anyhow::ensure!(
+        options.encryption.is_none(),
+        "a dump in several files cannot be encrypted: leave --split out"
     );
     anyhow::ensure!(output.as_os_str() != "-", "standard output takes one file: name one with -o");
     let name = |part: u32| {
@@ -174,12 +193,17 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         let packed = if args.format == OutputFormat::ElfZstd { Compression::Zstd } else { compression };
         level.number(packed)?;
     }
+    let recipients =
+        Some(&args.encrypt_to).filter(|texts| !texts.is_empty()).map(|texts| Recipients::parse(texts));
+    let encryption = recipients.transpose()?.map(|recipients| Encryption { recipients, is_padded: false });
     Ok(Options {
         wanted: Wanted { selection, workers: args.threads, ..Wanted::default() },
         format: args.format,
         compression,
         level,
         digests: false,
+        is_ordered: false,
+        encryption,
     })
 }
 

@@ -12,6 +12,7 @@ pub mod receive;
 pub mod rehearse;
 pub mod rehearse_guest;
 pub mod reserve;
+pub mod server;
 pub mod status;
 
 use crate::cli::Command;

@@ -9,7 +9,7 @@ use kdump_loader::network::NetworkConfig;
 
 use crate::console::{self, say};
 use crate::ladder::Attempt;
-use crate::{dump, network, raw, target};
+use crate::{dump, network, raw, server, target};
 
 /// What the network may take to come up: a switch may need half a minute before it passes packets on.
 const NETWORK: Duration = Duration::from_mins(1);
@@ -35,17 +35,35 @@ fn recorded_network() -> anyhow::Result<NetworkConfig> {
     file.network.context("the configuration records no network")
 }
 
+/// What came of setting the network up, for the targets after the first that needs it: nothing is set up twice.
+const OUTCOME: &str = "/run/network";
+
+/// Sets the network up, or says what came of that before.
+fn network_up() -> anyhow::Result<()> {
+    match std::fs::read_to_string(OUTCOME) {
+        Ok(said) if said.is_empty() => return Ok(()),
+        Ok(said) => anyhow::bail!("there is no network: {said}"),
+        Err(_) => {}
+    }
+    let up = recorded_network().and_then(|config| network::bring_up(&config, NETWORK));
+    let said = up.as_ref().err().map(|e| format!("{e:#}")).unwrap_or_default();
+    if let Err(e) = std::fs::write(OUTCOME, said) {
+        say!("{OUTCOME}: {e}");
+    }
+    up
+}
+
 fn to_target(number: usize, wanted: &TargetConfig, config: &CaptureConfig) -> Attempt {
+    if matches!(wanted.kind.as_str(), "nfs" | "url")
+        && let Err(e) = network_up()
+    {
+        say!("{}: {e:#}", target::describe(wanted));
+        return Attempt::NoPlace;
+    }
     match wanted.kind.as_str() {
         "raw" => return raw::write(wanted, config),
-        "directory" => {}
-        "nfs" => {
-            let up = recorded_network().and_then(|config| network::bring_up(&config, NETWORK));
-            if let Err(e) = up {
-                say!("{}: {e:#}", target::describe(wanted));
-                return Attempt::NoPlace;
-            }
-        }
+        "url" => return server::write(wanted, config),
+        "directory" | "nfs" => {}
         other => {
             say!("this version knows no targets of kind {other:?}");
             return Attempt::NoPlace;

@@ -107,9 +107,16 @@ mod tests {
         assert_eq!(supervise(&mut child, limits).unwrap(), End::Late);
         assert!(begin.elapsed() < Duration::from_secs(10));
         let grandchild = std::fs::read_to_string(file.path()).unwrap();
-        // It is gone, or waits for init to reap it.
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", grandchild.trim())).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        // It goes when the signal reaches it, or waits for init to reap it.
+        let is_gone = || {
+            let stat =
+                std::fs::read_to_string(format!("/proc/{}/stat", grandchild.trim())).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        };
+        while !is_gone() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "process {grandchild} lives");
+            std::thread::sleep(POLL);
+        }
     }
 
     #[test]

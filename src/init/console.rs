@@ -29,8 +29,8 @@ static START: OnceLock<Instant> = OnceLock::new();
 /// Milliseconds after the start at which something was last done.
 static LAST_MOVE: AtomicU64 = AtomicU64::new(0);
 
-/// Everything that was said, by all processes.
-const LOG: &str = "/run/capture.log";
+/// Everything that was said, by all processes. Not below /run, which is mounted only after the first words.
+const LOG: &str = "/capture.log";
 /// Its copy beside a dump.
 const COPY: &str = "capture.log";
 /// More than this is not kept: it lies in memory.
@@ -83,10 +83,18 @@ pub fn log_to(dir: &Path) -> io::Result<()> {
     let mut copy = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
     let mut copied = Ok(());
     if is_new {
-        copied = std::fs::read(LOG).and_then(|log| copy.write_all(&log));
+        copied = log().and_then(|log| copy.write_all(&log));
     }
     *COPY_FILE.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
     copied
+}
+
+/// Everything that was said so far.
+///
+/// # Errors
+/// Whatever the operating system says.
+pub fn log() -> io::Result<Vec<u8>> {
+    std::fs::read(LOG)
 }
 
 /// Brings the copy beside the dump to the disk.

@@ -1,30 +1,41 @@
 //! What is written, from the small and certain to the large: log, report, dump, manifest.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use kdump_analyze::log::Log;
 use kdump_capture::config::CaptureConfig;
-use kdump_capture::durable::{DurableFile, write_small};
+use kdump_capture::durable::DurableFile;
+use kdump_capture::encrypt::Recipients;
 use kdump_capture::manifest::Manifest;
 use kdump_capture::meter::Meter;
-use kdump_capture::{Error, Options, Output, Plan, Progress, Summary};
+use kdump_capture::{Encryption, Error, Options, Output, Plan, Progress, Summary, Wanted};
 use kdump_vmcore::Dump;
 
 use crate::console::{self, say};
 use crate::record::{SOURCE, open_source};
 use crate::room;
+use crate::settle::Settling;
+use crate::store::Store;
 use crate::target::DumpDir;
-use crate::triage;
+use crate::{selfcheck, worth};
 
-/// What goes to a partition at once.
-const RAW_BUFFER: usize = 1 << 20;
+/// Why a dump was not read back.
+const NOT_OPENED: &str = "it is encrypted, and nothing on this machine can open it";
+pub const NOT_ASKED: &str = "it went to a server, which is not asked for it";
 
 /// Writes everything to `dir`, as far as it goes; true if the dump is complete.
 pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
+    let (options, privacy) = match options(config) {
+        Ok(options) => options,
+        Err(e) => {
+            say!("nothing is written: {e}");
+            return false;
+        }
+    };
     let dump = match open_source() {
         Ok(dump) => dump,
         Err(e) => {
@@ -33,11 +44,14 @@ pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
         }
     };
     let log = read_log(&dump);
+    let mut store = Store::Directory(&dir.path);
     if let Some(log) = &log {
-        save(&dir.path.join("dmesg.txt"), log);
+        // What became of it was said; the dump may find room all the same.
+        let _ = store.save_for(privacy.reports(), "dmesg.txt", log);
     }
-    triage::run(Some(&dir.path));
-    let (summary, log_reads_back) = match write_file(dir, &dump, config, log.as_deref()) {
+    store.report(privacy.reports());
+    let name = options.file_name(false);
+    let (summary, checked) = match write_file(dir, &dump, options, config, log.as_deref()) {
         Ok(written) => written,
         Err(e) => {
             say!("no complete dump: {e:#}");
@@ -45,25 +59,33 @@ pub fn write_all(dir: &DumpDir, config: &CaptureConfig) -> bool {
         }
     };
     tell(&summary);
-    if log_reads_back == Some(false) {
+    if checked.log_reads_back == Some(false) {
         say!("the kernel log does not read from the dump as it did from memory");
     }
     console::sync_log();
-    let mut manifest = Manifest::new("vmcore", &summary, dump.vmcoreinfo());
-    manifest.log_reads_back = log_reads_back;
-    save(&dir.path.join("manifest.json"), manifest.to_json().as_bytes());
+    let mut manifest = Manifest::new(name, &summary, dump.vmcoreinfo());
+    manifest.log_reads_back = checked.log_reads_back;
+    manifest.self_check = checked.self_check;
+    manifest.not_read_back = summary.options.encryption.as_ref().map(|_| NOT_OPENED);
+    let _ = store.save("manifest.json", manifest.to_json().as_bytes());
     room::prune(dir, &config.retention, 0);
     true
+}
+
+/// What was found when the written dump was read.
+struct Checked {
+    log_reads_back: Option<bool>,
+    self_check: Option<serde_json::Value>,
 }
 
 /// Writes the dump under its name, as much of it as there is room for; and tells whether `log` could be read from it again.
 fn write_file(
     dir: &DumpDir,
     dump: &Dump,
+    mut options: Options,
     config: &CaptureConfig,
     log: Option<&[u8]>,
-) -> anyhow::Result<(Summary, Option<bool>)> {
-    let mut options = options(config);
+) -> anyhow::Result<(Summary, Checked)> {
     let plan = decide(dump, &options)?;
     let chosen = room::make(dir, &plan.census, &options, &config.retention);
     let mut planned = (chosen == options.wanted.selection).then_some(plan);
@@ -72,15 +94,24 @@ fn write_file(
         let plan = planned.take().map_or_else(|| decide(dump, &options), Ok)?;
         let census = plan.census.clone();
         // An earlier attempt at a lower level may have left its beginning.
-        let out = DurableFile::create(&dir.path.join("vmcore"), true)?;
+        let out = DurableFile::create(&dir.path.join(options.file_name(false)), true)?;
         let mut reporter = Reporter::new();
-        let error = match write_vmcore(plan, Output::File(out.file()), &options, &mut reporter) {
+        let settling = Settling::begin(out.partial_path());
+        let written = write_vmcore(plan, Output::File(out.file()), &options, &mut reporter);
+        drop(settling);
+        let error = match written {
             Ok(summary) => {
-                let log_reads_back = log.map(|log| reads_back(out.partial_path(), log));
+                let is_readable = options.encryption.is_none();
+                let checked = Checked {
+                    log_reads_back: log
+                        .filter(|_| is_readable)
+                        .map(|log| reads_back(out.partial_path(), log)),
+                    self_check: is_readable.then(|| selfcheck::run(out.partial_path(), &dir.path)).flatten(),
+                };
                 let begin = Instant::now();
-                out.commit()?;
+                out.commit().context("vmcore.partial cannot be brought to the disk")?;
                 say!("sync {:.2} s", begin.elapsed().as_secs_f64());
-                return Ok((summary, log_reads_back));
+                return Ok((summary, checked));
             }
             Err(error) => error,
         };
@@ -92,49 +123,52 @@ fn write_file(
             options.wanted.selection = selection;
             continue;
         }
+        let partial = PathBuf::from(out.partial_path().file_name().unwrap_or_default());
         if let Err(e) = out.leave() {
-            say!("vmcore.partial may not be on the disk: {e}");
+            say!("{} may not be on the disk: {e}", partial.display());
         }
-        return Err(error.context(format!("{done} pages are in vmcore.partial")));
+        return Err(error.context(format!("{done} pages are in {}", partial.display())));
     }
 }
 
-/// Writes the dump to a partition, as a flattened stream: what was on it before fills no gap of the dump.
-pub fn write_raw(dump: &Dump, out: &File, config: &CaptureConfig) -> anyhow::Result<()> {
-    let options = options(config);
-    let mut buffered = io::BufWriter::with_capacity(RAW_BUFFER, out);
-    let stream = Output::Stream(&mut buffered);
-    let summary = write_vmcore(decide(dump, &options)?, stream, &options, &mut Reporter::new())?;
-    buffered.flush()?;
-    drop(buffered);
-    out.sync_all()?;
-    tell(&summary);
-    Ok(())
+/// Writes the dump into something that takes bytes in order.
+pub fn write_stream(dump: &Dump, out: &mut dyn io::Write, options: &Options) -> anyhow::Result<Summary> {
+    write_vmcore(decide(dump, options)?, Output::Stream(out), options, &mut Reporter::new())
 }
 
 /// Decides which pages are written; a bug in that is an error.
 fn decide<'a>(dump: &'a Dump, options: &Options) -> anyhow::Result<Plan<'a>> {
-    let plan = catch_unwind(AssertUnwindSafe(|| Plan::new(dump, &options.wanted)));
+    let wanted = Wanted { first: worth::take(), ..options.wanted.clone() };
+    let plan = catch_unwind(AssertUnwindSafe(|| Plan::new(dump, &wanted)));
     Ok(plan.map_err(|_| anyhow::anyhow!("a bug in deciding what to write"))??)
 }
 
+/// Who may read what is beside the dump.
+#[derive(Clone, Debug)]
+pub struct Privacy(Option<Recipients>);
+
+impl Privacy {
+    /// To whom log and report are encrypted; nobody if they are written in the clear.
+    pub const fn reports(&self) -> Option<&Recipients> {
+        self.0.as_ref()
+    }
+}
+
 /// The options of the configuration.
-fn options(config: &CaptureConfig) -> Options {
+///
+/// # Errors
+/// If it names somebody to encrypt to, and that cannot be done.
+pub fn options(config: &CaptureConfig) -> anyhow::Result<(Options, Privacy)> {
     let (mut options, complaints) = config.dump.options();
     for complaint in complaints {
         say!("{complaint}");
     }
-    options.digests = true;
-    options
-}
-
-/// Writes a small file and says how that went.
-pub fn save(path: &Path, bytes: &[u8]) {
-    let name = path.file_name().unwrap_or(path.as_os_str()).display();
-    match write_small(path, bytes) {
-        Ok(()) => say!("wrote {name}, {} bytes", bytes.len()),
-        Err(e) => say!("cannot write {name}: {e}"),
-    }
+    (options.digests, options.is_ordered) = (true, true);
+    let recipients =
+        config.dump.recipients().context("what is to be encrypted is not written in the clear")?;
+    let privacy = Privacy(recipients.clone().filter(|_| config.dump.encrypt_reports));
+    options.encryption = recipients.map(|recipients| Encryption { recipients, is_padded: false });
+    Ok((options, privacy))
 }
 
 /// Whether the target has no room left.
@@ -147,7 +181,7 @@ fn is_full(e: &anyhow::Error) -> bool {
 }
 
 /// The kernel log, if it can be read. A bug in reading it must not cost the dump: it ends here.
-fn read_log(dump: &Dump) -> Option<Vec<u8>> {
+pub fn read_log(dump: &Dump) -> Option<Vec<u8>> {
     let result = catch_unwind(AssertUnwindSafe(|| -> Result<Vec<u8>, String> {
         let mem = dump.kernel().map_err(|e| e.to_string())?;
         let info = dump.vmcoreinfo().ok_or("no VMCOREINFO")?;
@@ -177,7 +211,7 @@ fn write_vmcore(
 }
 
 /// Says what a dump holds.
-fn tell(summary: &Summary) {
+pub fn tell(summary: &Summary) {
     say!(
         "vmcore is complete: {} pages, {} bytes; filter {:.2} s, write {:.2} s",
         summary.written,

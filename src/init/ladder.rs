@@ -48,8 +48,7 @@ pub fn climb(config: &CaptureConfig) -> bool {
     }
     if !is_anything_written && total.left(console::elapsed()).is_some() {
         say!("no place for the dump");
-        // The report is small enough for the console, which somebody may be recording.
-        triage::run(None);
+        triage::on_console(config);
     }
     false
 }

@@ -20,10 +20,15 @@ mod network;
 mod raw;
 mod record;
 mod room;
+mod selfcheck;
+mod server;
+mod settle;
+mod store;
 mod system;
 mod target;
 mod triage;
 mod watchdog;
+mod worth;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -60,7 +65,7 @@ fn main() -> ExitCode {
 fn child_main(mut args: impl Iterator<Item = String>) -> Option<ExitCode> {
     let role = args.next()?;
     let before = args.next()?.parse().ok()?;
-    if ![triage::ROLE, ladder::ROLE, ladder::UNMOUNT_ROLE].contains(&role.as_str()) {
+    if ![triage::ROLE, selfcheck::ROLE, ladder::ROLE, ladder::UNMOUNT_ROLE].contains(&role.as_str()) {
         return None;
     }
     console::began(Duration::from_millis(before));
@@ -68,6 +73,7 @@ fn child_main(mut args: impl Iterator<Item = String>) -> Option<ExitCode> {
     std::panic::set_hook(Box::new(move |info| say!("a bug in {of_whom}: {info}")));
     Some(match role.as_str() {
         triage::ROLE => triage::child_main(args),
+        selfcheck::ROLE => selfcheck::child_main(args),
         ladder::ROLE => ladder::child_main(args, &read_config()),
         _ => {
             target::unmount(args.next()?.parse().ok()?);

@@ -33,11 +33,12 @@ pub struct DumpDir {
 
 /// In words, for messages.
 pub fn describe(target: &TargetConfig) -> String {
-    let TargetConfig { kind, uuid, device, fstype, path, .. } = target;
+    let TargetConfig { kind, uuid, device, fstype, path, url, .. } = target;
     match (kind.as_str(), uuid.as_str()) {
         ("raw", "") => device.clone(),
         ("raw", uuid) => format!("partition {uuid}"),
         ("nfs", _) => device.clone(),
+        ("url", _) => url.clone(),
         _ => format!("{path} on {fstype} {uuid}"),
     }
 }
@@ -64,7 +65,7 @@ pub fn mount(number: usize, target: &TargetConfig) -> anyhow::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount_at(&device, &target.fstype, &mount_point(number), flags, &target.options)
         .with_context(|| format!("cannot mount {device} ({})", target.fstype))?;
-    say!("mounted {device} ({} {})", target.fstype, target.uuid);
+    say!("mounted {device} ({})", [target.fstype.as_str(), &target.uuid].join(" ").trim_end());
     Ok(())
 }
 
@@ -156,7 +157,7 @@ pub fn now() -> u64 {
 }
 
 /// `YYYYMMDDTHHMMSSZ-` and the first eight digits of the boot id.
-fn dump_name(seconds: u64, boot_id: &str) -> String {
+pub fn dump_name(seconds: u64, boot_id: &str) -> String {
     let time = utc(i64::try_from(seconds).unwrap_or(i64::MAX)).replace(['-', ':'], "").replace(' ', "T");
     let id: String = boot_id.chars().filter(char::is_ascii_hexdigit).take(8).collect();
     let id = if id.is_empty() { "unknown".into() } else { id };

@@ -39,7 +39,7 @@ fn an_initramfs_without_modules_stays_within_its_budget() {
     std::fs::write(dir.path().join("modules.dep"), "").unwrap();
     let tree = Tree::open(dir.path()).unwrap();
     let init = std::fs::read(KDUMP_INIT).unwrap();
-    let built = initramfs::build(&init, None, &tree, vec![], &[], CaptureConfig::default()).unwrap();
+    let built = initramfs::build(&init, None, &tree, vec![], vec![], &[], CaptureConfig::default()).unwrap();
     let sizes = [built.packed.len() as u64, built.unpacked_len];
     assert!(sizes.iter().all(|&size| size < BUDGET), "packed and unpacked: {sizes:?}");
     assert!(built.took < Duration::from_secs(1), "{:?}", built.took);

@@ -47,7 +47,9 @@ fn views_of_7_3() {
 
 #[test]
 fn the_help_is_the_manual() {
-    for verb in ["analyze", "arm", "capture", "rehearse", "status", "disarm", "doctor", "kexec", "reserve"] {
+    for verb in
+        ["analyze", "arm", "capture", "receive", "rehearse", "status", "disarm", "doctor", "kexec", "reserve"]
+    {
         let out = std::process::Command::new(env!("CARGO_BIN_EXE_kdump-rs"))
             .args([verb, "--help"])
             .env("COLUMNS", "100")

@@ -29,3 +29,10 @@ fn interrupts_that_panic_6_12_are_named() {
         named("6.12", crash, Some(1));
     }
 }
+
+/// Check the one that the emulator sends; it needs no module.
+#[test]
+#[ignore = "boots a kernel in QEMU; `make test` runs it"]
+fn an_nmi_from_outside_is_named() {
+    named("6.12", Crash::NmiButton, Some(0));
+}

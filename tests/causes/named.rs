@@ -32,14 +32,20 @@ fn names(report: &Value, crash: Crash, cpu: Option<u32>, name: &str) {
     let function = cause["function"]["symbol"].as_str();
     let seen = format!("{name}: {:#}\n{:#}", panic, report["panic_stack"]);
     assert!(crash.is_named_by(cause["kind"].as_str(), function), "{seen}");
-    assert_eq!(cause["in_interrupt"], crash == Crash::PanicInIrq, "{seen}");
-    // An interrupt strikes whom it will.
-    if crash != Crash::PanicInIrq {
+    // An interrupt strikes whom it will, an NMI from outside whatever runs.
+    if crash.function().is_some() {
+        assert_eq!(cause["in_interrupt"], crash == Crash::PanicInIrq, "{seen}");
+    }
+    if !matches!(crash, Crash::PanicInIrq | Crash::NmiButton) {
         assert_eq!(cause["task"]["comm"], crash.comm(), "{seen}");
     }
     let module = crash.needs_module().then_some("kdump_trigger");
     assert_eq!(cause["function"]["module"].as_str(), module, "{seen}");
     assert!(!cause["evidence"].as_str().unwrap().is_empty(), "{seen}");
+    if crash == Crash::NmiButton {
+        let frames = report["panic_stack"].to_string();
+        assert!(["\"exc_nmi\"", "\"unknown_nmi_error\""].iter().all(|name| frames.contains(name)), "{seen}");
+    }
     if let Some(cpu) = cpu {
         assert_eq!(panic["cpu"], cpu, "{seen}");
     }

@@ -74,14 +74,21 @@ impl Stopped {
         Self { dir, plan }
     }
 
-    /// Lets it go on to its end, or kills it when it has run for `cut` from the first line on. Gives how long it ran, and
-    /// its disk.
+    /// Lets it go on to its end, or kills it when it has run for `cut`. Gives how long it ran, and its disk.
     pub fn go_on(&self, name: &str, cut: Option<Duration>) -> (Duration, PathBuf) {
         let at = |suffix: &str| self.dir.join(format!("{name}.{suffix}"));
         let (disk, serial) = (at("img"), at("log"));
         disks::copy(&self.dir.join("stopped.img"), &disk);
-        let _ = fs::remove_file(&serial);
-        let incoming = ["-incoming".to_owned(), format!("exec:cat {}", self.dir.join("state").display())];
+        let monitor = at("monitor");
+        for old in [&serial, &monitor] {
+            let _ = fs::remove_file(old);
+        }
+        let incoming = [
+            "-incoming".to_owned(),
+            format!("exec:cat {}", self.dir.join("state").display()),
+            "-monitor".to_owned(),
+            format!("unix:{},server=on,wait=off", monitor.display()),
+        ];
         let cmdline = self.plan.cmdline();
         let machine = Machine {
             accel: accel::choose(&self.dir).accel,
@@ -105,22 +112,27 @@ impl Stopped {
                 .spawn()
                 .unwrap(),
         );
-        let started = Instant::now();
-        let mut begun = None;
+        // Its state came with it: it was stopped, and is until it is told.
+        let guest = Held::new(Path::new(""), &monitor, &[]);
+        let begin = Instant::now();
+        while !guest
+            .monitor("info status")
+            .is_ok_and(|status| status.contains("paused") && !status.contains("inmigrate"))
+        {
+            assert!(begin.elapsed() < LIMIT, "{}", fs::read_to_string(at("qemu")).unwrap());
+            thread::sleep(POLL);
+        }
+        guest.monitor("cont").unwrap();
+        let begin = Instant::now();
         loop {
             let ended = child.0.try_wait().unwrap();
-            assert!(started.elapsed() < LIMIT, "{}", fs::read_to_string(&serial).unwrap_or_default());
-            if begun.is_none() && fs::metadata(&serial).is_ok_and(|m| m.len() > 0) {
-                begun = Some(Instant::now());
-            }
-            let ran = begun.map(|begun: Instant| begun.elapsed());
+            let ran = begin.elapsed();
+            assert!(ran < LIMIT, "{}", fs::read_to_string(&serial).unwrap_or_default());
             if let Some(status) = ended {
                 assert!(status.success(), "{status}: {}", fs::read_to_string(at("qemu")).unwrap());
-                return (ran.unwrap_or_default(), disk);
+                return (ran, disk);
             }
-            if let (Some(ran), Some(cut)) = (ran, cut)
-                && ran >= cut
-            {
+            if cut.is_some_and(|cut| ran >= cut) {
                 child.kill().unwrap();
                 return (ran, disk);
             }

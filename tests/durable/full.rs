@@ -19,6 +19,12 @@ fn twenty_power_cuts_leave_what_was_promised() {
 
 #[test]
 #[ignore = "boots kernels in QEMU; `make test-full` runs it"]
+fn a_watchdog_is_fed_while_a_capture_outlasts_it() {
+    kinds::watchdog();
+}
+
+#[test]
+#[ignore = "boots kernels in QEMU; `make test-full` runs it"]
 fn xfs_takes_a_dump() {
     kinds::xfs();
 }

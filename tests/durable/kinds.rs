@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use kdump_rehearse::{Error, Mount, Outcome, Phase, Plan, Scene};
+use kdump_rehearse::{Error, Held, Mount, Outcome, Phase, Plan, Progress, Scene};
 
 use crate::common::{self, Quiet, Turn, scratch};
 use crate::{cuts, disks, promise};
@@ -156,7 +156,12 @@ pub fn partition() {
     assert!(bytes[..512] == mbr && bytes[first as usize..second as usize] == precious[..]);
     let taken = scratch("partition.vmcore");
     std::fs::write(&taken, &bytes[second as usize..]).unwrap();
-    let whole = promise::read(&taken).unwrap();
+    assert!(bytes[second as usize..].starts_with(b"makedumpfile\0"));
+    // A stream: our own command makes a file of it.
+    let plain = scratch("partition.plain");
+    let mut capture = std::process::Command::new(common::KDUMP_RS);
+    disks::run(capture.arg("capture").arg(&taken).arg("-o").arg(&plain).arg("--force"));
+    let whole = promise::read(&plain).unwrap();
     assert!(
         !whole.is_incomplete && whole.pages.len() == whole.wanted && whole.pages.values().all(Result::is_ok)
     );
@@ -197,4 +202,42 @@ pub fn small() {
     assert_eq!(names[..5], [&old[0], &old[2], &old[3], &old[4], &old[5]], "{serial}");
     assert_eq!(names.len(), 6, "{names:?}");
     assert_whole(&left[5]);
+}
+
+/// A watchdog of 30 seconds, and a capture that waits longer than that for a disk that is not there.
+pub fn watchdog() {
+    let _turn = Turn::wait();
+    let (image, out) = (scratch("gone.img"), scratch("durable-watchdog"));
+    disks::formatted(&image, 64, &["mkfs.ext2", "-q", "-F"]);
+    let device = "/dev/vdb".to_owned();
+    let plan = Plan {
+        arm: ["--target=/mnt/dumps,budget=40", "--target=/var/crash"].map(str::to_owned).to_vec(),
+        scene: Scene {
+            is_held: true,
+            modules: vec!["i6300esb".to_owned()],
+            mounts: vec![Mount { device, fstype: "ext2".to_owned(), directory: "/mnt/dumps".to_owned() }],
+            qemu: disks::drive("gone", &image)
+                .into_iter()
+                .chain(["-device", "i6300esb"].map(str::to_owned))
+                .collect(),
+            ..Scene::default()
+        },
+        ..Plan::new(common::kernel("6.12"), common::programs(), out.clone())
+    };
+    let outcome = plan.run(&mut Wiper(&image));
+    let serial = common::serial_of(&out);
+    // Its bite would have reset the guest, and there would be no dump.
+    let outcome = outcome.unwrap_or_else(|e| panic!("{e}\n{serial}"));
+    assert!(serial.contains("feeding watchdog0 (i6300ESB timer, 30 s)"), "{serial}");
+    assert!(serial.contains("its 40 s are over"), "{serial}");
+    assert_whole(&outcome.dump_dir);
+}
+
+/// Takes the file system off a disk when the guest is armed.
+struct Wiper<'a>(&'a Path);
+
+impl Progress for Wiper<'_> {
+    fn held(&mut self, _: &Held<'_>) {
+        disks::patch(self.0, 0, &[0; 4096]);
+    }
 }

@@ -31,9 +31,10 @@ pub fn climb() {
     std::fs::create_dir_all(&out).unwrap();
     let disk = |name: &str| out.join(format!("{name}.img"));
     let [missing, read_only, small, broken] = ["missing", "read-only", "small", "broken"].map(disk);
-    for image in [&missing, &read_only] {
-        disks::formatted(image, 64, &["mkfs.ext2", "-q", "-F", "-b", "4096"]);
-    }
+    disks::formatted(&missing, 64, &["mkfs.ext2", "-q", "-F", "-b", "4096"]);
+    // Neither journal nor checksums would let it be changed from outside.
+    let plain = ["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal,^metadata_csum"];
+    disks::formatted(&read_only, 64, &plain);
     disks::formatted(&small, 16, &["mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0"]);
     disks::formatted(&broken, 256, &["mkfs.ext4", "-q", "-F", "-b", "4096"]);
     // Between what mkfs has put at the beginning and the journal in the middle.
@@ -44,7 +45,7 @@ pub fn climb() {
         disks::drive("small", &small),
         failing_drive("broken", &broken, bad),
     ];
-    let mounts = [("/dev/vdb", "ext2"), ("/dev/vdc", "ext2"), ("/dev/vdd", "ext4"), ("/dev/vde", "ext4")];
+    let mounts = [("/dev/vdb", "ext2"), ("/dev/vdc", "ext4"), ("/dev/vdd", "ext4"), ("/dev/vde", "ext4")];
     let mounts = mounts.map(|(device, fstype)| Mount {
         device: device.to_owned(),
         fstype: fstype.to_owned(),

@@ -19,18 +19,15 @@ use serde_json::Value;
 
 use common::{KDUMP_RS, Turn};
 
-/// QEMU's option, and what it makes.
-const FORMATS: [(&str, Format, Wrapping); 4] = [
-    ("", Format::Elf, Wrapping::Plain),
-    ("-z", Format::Kdump, Wrapping::Flattened),
-    ("-l", Format::Kdump, Wrapping::Flattened),
-    ("-s", Format::Kdump, Wrapping::Flattened),
-];
+/// QEMU's option, and what it makes. There are `-l` and `-s`, too: Debian builds QEMU without LZO and Snappy, and it
+/// refuses them.
+const FORMATS: [(&str, Format, Wrapping); 2] =
+    [("", Format::Elf, Wrapping::Plain), ("-z", Format::Kdump, Wrapping::Flattened)];
 
 /// How long writing one may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Has the guest dumped, and ends it.
+/// Has the guest dumped, which then goes on as ever.
 struct Hypervisor {
     dumps: Vec<PathBuf>,
 }
@@ -52,8 +49,7 @@ impl Progress for Hypervisor {
             };
             assert!(said.contains("completed"), "dump-guest-memory {option}: {said}");
         }
-        // Ends without a prompt.
-        let _ = guest.monitor("quit");
+        guest.monitor("cont").unwrap();
     }
 }
 
@@ -74,8 +70,7 @@ fn every_format_of_a_hypervisor_is_read_and_says_the_same() {
     let plan = Plan { scene, ..Plan::new(common::kernel("6.12"), common::programs(), out.clone()) };
     let dumps = (0..FORMATS.len()).map(|nr| out.join(format!("hypervisor-{nr}"))).collect();
     let mut hypervisor = Hypervisor { dumps };
-    // It never crashes: the monitor ends it.
-    plan.run(&mut hypervisor).unwrap_err();
+    plan.run(&mut hypervisor).unwrap_or_else(|error| panic!("{error}\n{}", common::serial_of(&out)));
     let release = std::fs::read_to_string(plan.kernel.with_file_name("release")).unwrap();
 
     let mut digests = Vec::new();

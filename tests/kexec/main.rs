@@ -197,11 +197,18 @@ fn given_initrd(modules: &Path) -> Vec<u8> {
             path: "/crash".into(),
             ..TargetConfig::default()
         }],
-        dump: DumpConfig { level: 31, format: "kdump".to_owned(), compression: "zstd".to_owned() },
+        dump: DumpConfig {
+            level: 31,
+            format: "kdump".to_owned(),
+            compression: "zstd".to_owned(),
+            ..DumpConfig::default()
+        },
         end: EndConfig { action: "reboot".to_owned() },
         ..CaptureConfig::default()
     };
     let names = ["virtio_pci", "virtio_blk", "ext4"].map(|name| (name.to_owned(), Reason::Named));
     let wanted = tree.wanted(&names).unwrap();
-    initramfs::build(&std::fs::read(KDUMP_INIT).unwrap(), None, &tree, wanted, &[], config).unwrap().packed
+    initramfs::build(&std::fs::read(KDUMP_INIT).unwrap(), None, &tree, wanted, vec![], &[], config)
+        .unwrap()
+        .packed
 }

@@ -7,17 +7,10 @@ use std::process::{Command, Output};
 
 use kdump_capture::encrypt::{Encryptor, Recipients};
 
+use crate::armed::key;
 use crate::noise;
 
 const CHUNK: usize = 64 << 10;
-
-fn key(path: &Path) -> String {
-    let out = Command::new("age-keygen").arg("-o").arg(path).output();
-    let out = out.expect("age is missing: run scripts/setup-servers.sh");
-    assert!(out.status.success());
-    let text = fs::read_to_string(path).unwrap();
-    text.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned()
-}
 
 fn open(key: &Path, file: &Path) -> Output {
     Command::new("age").arg("-d").arg("-i").arg(key).arg(file).output().unwrap()

@@ -5,11 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod armed;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../../src/init/console.rs"]
 #[allow(dead_code, reason = "the capture kernel says more")]
 mod console;
+mod crash;
 mod encrypt;
 mod guest;
 mod http;

@@ -62,6 +62,12 @@ fn openssl(dir: &Path, arguments: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// Writes a file for its owner alone.
+pub fn write_private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

@@ -23,7 +23,9 @@ const MAC: &str = "52:54:00:12:34:56";
 const OTHER_MAC: &str = "52:54:00:12:34:99";
 const LIMIT: Duration = Duration::from_secs(240);
 /// A user network, on which the host is 10.0.2.2 and fec0::2.
-const NET: &str = "user,ipv6=on,id";
+const NET: &str = "user,ipv4=on,ipv6=on,id";
+/// The same without a router that gives addresses of the other family.
+const NET4: &str = "user,ipv6=off,id";
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -149,7 +151,7 @@ fn fixed_addresses_are_set_on_the_device_that_had_them() {
     };
     let mut orders = orders(network.clone(), format!("tls://10.0.2.2:{}/guest", way.port()));
     orders.remote.ca = certificates.ca;
-    let [a, b] = ["u0", "u1"].map(|id| format!("{NET}={id}"));
+    let [a, b] = ["u0", "u1"].map(|id| format!("{NET4}={id}"));
     let ([o0, o1], [n0, n1]) = (nic("u0", OTHER_MAC), nic("u1", MAC));
     let console = boot("fixed", "6.12", &[], orders, &["-netdev", &a, "-netdev", &b, &o0, &o1, &n0, &n1]);
     assert_arrived(dir.path(), &console);

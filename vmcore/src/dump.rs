@@ -19,6 +19,7 @@ use crate::seek::find_vmcoreinfo;
 use crate::seekable::FRAME_MAGIC;
 use crate::seekable::read::{self as seekable, SeekableFile};
 use crate::space::{AddressSpace, KernelMem, MissingKey};
+use crate::touched::Touched;
 use crate::vmcoreinfo::VmcoreInfo;
 
 /// Why a file could not be opened as a dump.
@@ -103,6 +104,7 @@ pub struct Dump {
     parsed: KernelNotes,
     ram: Vec<PhysRange>,
     wrapping: Wrapping,
+    touched: Option<Touched>,
 }
 
 impl Dump {
@@ -157,7 +159,7 @@ impl Dump {
 
     fn assemble(body: Body, notes: Vec<u8>, ram: Vec<PhysRange>, wrapping: Wrapping) -> Self {
         let parsed = KernelNotes::parse(&notes);
-        Self { body, notes, parsed, ram, wrapping }
+        Self { body, notes, parsed, ram, wrapping, touched: None }
     }
 
     /// Reads an ELF core piece by piece from now on, instead of through a map of the whole file: for those who go
@@ -166,6 +168,25 @@ impl Dump {
         if let Body::Elf(core) = &mut self.body {
             core.unmap();
         }
+    }
+
+    /// Notes from now on which pages are read.
+    pub fn note_reads(&mut self) {
+        self.touched = Some(Touched::default());
+    }
+
+    /// The frames that were read since [`Self::note_reads`], as ascending runs.
+    #[must_use]
+    pub fn touched(&self) -> Vec<(u64, u64)> {
+        self.touched.as_ref().map(Touched::runs).unwrap_or_default()
+    }
+
+    /// Passes a result on, and notes that these bytes were read.
+    fn noted<T>(&self, at: PhysAddr, len: usize, result: T) -> T {
+        if let Some(touched) = &self.touched {
+            touched.note(at, len);
+        }
+        result
     }
 
     /// Adds ELF notes that the file lacks, as if it had them behind its own.
@@ -321,22 +342,25 @@ fn is_kdump(head: &[u8]) -> bool {
 
 impl PhysMem for Dump {
     fn read(&self, at: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
-        match &self.body {
+        let result = match &self.body {
             Body::Elf(core) => core.read(at, buf),
             Body::Kdump(core) => core.read(at, buf),
-        }
+        };
+        if result.is_ok() { self.noted(at, buf.len(), result) } else { result }
     }
     fn borrow(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
-        match &self.body {
+        let found = match &self.body {
             Body::Elf(core) => core.borrow(at, len),
             Body::Kdump(core) => core.borrow(at, len),
-        }
+        };
+        if found.is_some() { self.noted(at, len, found) } else { found }
     }
     fn window(&self, at: PhysAddr, len: usize) -> Option<&[u8]> {
-        match &self.body {
+        let found = match &self.body {
             Body::Elf(core) => core.window(at, len),
             Body::Kdump(core) => core.window(at, len),
-        }
+        };
+        if found.is_some() { self.noted(at, len, found) } else { found }
     }
     fn piece(&self, at: PhysAddr, len: usize) -> Option<Piece> {
         match &self.body {

@@ -6,11 +6,13 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use std::sync::OnceLock;
 
 use memmap2::{Mmap, MmapOptions};
+use rustix::fs::SeekFrom;
 
 use crate::mem::ReadError;
 
@@ -189,6 +191,19 @@ impl DumpFile {
             io::ErrorKind::UnexpectedEof => ReadError::Truncated { at: offset },
             _ => ReadError::Io { at: offset, errno: e.raw_os_error().unwrap_or(0) },
         })
+    }
+
+    /// The next stretch of bytes at or after `offset` that are not a hole of the file; what lies between reads as
+    /// zeros. Where the file system does not tell, it is all the rest.
+    #[must_use]
+    pub fn next_data(&self, offset: u64) -> Range<u64> {
+        // Moves the file's own offset, which nothing here uses.
+        let seek = |from| rustix::fs::seek(&self.file, from);
+        match seek(SeekFrom::Data(offset)) {
+            Ok(start) => start..seek(SeekFrom::Hole(start)).unwrap_or(self.len),
+            Err(rustix::io::Errno::NXIO) => self.len..self.len,
+            Err(_) => offset..self.len,
+        }
     }
 
     /// Reads `len` bytes into a vector. Nothing is allocated that the file does not hold.

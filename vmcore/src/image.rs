@@ -1,6 +1,7 @@
 //! The bytes of a dump, whatever its file wraps them in: nothing, a flattened stream, or zstd frames.
 
 use std::boxed::Box;
+use std::ops::Range;
 use std::vec::Vec;
 
 use crate::file::{DumpFile, Piece};
@@ -151,6 +152,15 @@ impl Image {
         match self {
             Self::Plain(file) => file.pread(offset, buf),
             Self::Flat(_) | Self::Zstd(_) => self.read_at(offset, buf),
+        }
+    }
+
+    /// The next stretch of bytes that are not a hole of the file; see [`DumpFile::next_data`].
+    #[must_use]
+    pub fn next_data(&self, offset: u64) -> Range<u64> {
+        match self {
+            Self::Plain(file) => file.next_data(offset),
+            Self::Flat(_) | Self::Zstd(_) => offset..self.len(),
         }
     }
 

@@ -32,6 +32,8 @@ pub mod seekable;
 #[cfg(feature = "std")]
 pub mod sink;
 pub mod space;
+#[cfg(feature = "std")]
+pub mod touched;
 pub mod vmcoreinfo;
 
 pub use btf::Btf;

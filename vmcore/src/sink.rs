@@ -21,6 +21,14 @@ pub trait WriteAt {
     fn reserve(&mut self, _len: u64) -> io::Result<()> {
         Ok(())
     }
+
+    /// What was written before is on the disk before what follows, where that matters to the output.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn barrier(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn reserve_in(file: &File, len: u64) -> io::Result<()> {
@@ -68,5 +76,8 @@ impl<T: WriteAt + ?Sized> WriteAt for &mut T {
     }
     fn reserve(&mut self, len: u64) -> io::Result<()> {
         (**self).reserve(len)
+    }
+    fn barrier(&mut self) -> io::Result<()> {
+        (**self).barrier()
     }
 }

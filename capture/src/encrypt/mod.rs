@@ -22,7 +22,7 @@ use ring::{hkdf, hmac};
 pub use recipient::{Error, Recipients};
 
 /// Bytes of a chunk, before it is sealed.
-const CHUNK: usize = 64 << 10;
+pub(crate) const CHUNK: usize = 64 << 10;
 const TAG: usize = 16;
 const KEY: usize = 32;
 const FILE_KEY: usize = 16;
@@ -117,6 +117,16 @@ impl<W: Write> Write for Encryptor<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
+
+/// Encrypts what is in memory.
+///
+/// # Errors
+/// `Other` if there are no random numbers.
+pub fn seal(recipients: &Recipients, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encryptor = Encryptor::new(recipients, Vec::new())?;
+    encryptor.write_all(bytes)?;
+    encryptor.finish()
 }
 
 /// Eleven bytes of number, big-endian, and one that is 1 for the last chunk.

@@ -36,10 +36,13 @@ pub(super) fn write<S: Sink>(
         d.update(&[0; PAGE_SIZE as usize]);
     }
     let result = (|| {
-        plan.decider.sweep(|decision| writer.put_bitmaps(&decision.ram, &decision.dumped))?;
+        let mut are_bitmaps_there = false;
         for worth in Worth::ALL.into_iter().filter(|w| plan.census.worth[*w as usize] > 0) {
             let mut before = 0;
             plan.decider.sweep(|decision| {
+                if !are_bitmaps_there {
+                    writer.put_bitmaps(&decision.ram, &decision.dumped)?;
+                }
                 let pages = decision.of_worth(worth, &plan.first);
                 let mut ranks = Ranks::new(&decision.dumped, before);
                 before = ranks.end();
@@ -53,11 +56,16 @@ pub(super) fn write<S: Sink>(
                     Ok(())
                 })
             })?;
+            are_bitmaps_there = true;
             writer.flush_descs()?;
             if worth == Worth::First {
                 // What a report needs survives whatever comes now.
                 writer.out_mut().settle()?;
             }
+        }
+        if !are_bitmaps_there {
+            // Not one page: readers still learn what was memory.
+            plan.decider.sweep(|decision| writer.put_bitmaps(&decision.ram, &decision.dumped))?;
         }
         Ok(())
     })();

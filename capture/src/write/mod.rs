@@ -7,7 +7,7 @@ mod split;
 mod stream;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 
 use kdump_vmcore::ReadError;
@@ -16,8 +16,9 @@ use kdump_vmcore::kdump::write::Page;
 use kdump_vmcore::flat::write::Flattened;
 use kdump_vmcore::sink::WriteAt;
 
-use crate::capture::{Error, Options, Output, OutputFormat, Progress};
+use crate::capture::{Encryption, Error, Options, Output, OutputFormat, Progress};
 use crate::digest::{Piece, PieceDigests};
+use crate::encrypt::{self, Encryptor};
 use crate::pipeline::Chunk;
 use crate::plan::Plan;
 
@@ -65,11 +66,28 @@ trait Sink: WriteAt {
 
 impl Sink for &File {
     fn settle(&mut self) -> io::Result<()> {
-        match self.sync_data() {
-            // A device that keeps nothing: /dev/null.
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            result => result,
-        }
+        Ok(())
+    }
+}
+
+/// A file on a disk that may lose its power: descriptors get there after the pages they are of.
+struct Ordered<'a>(&'a File);
+
+impl WriteAt for Ordered<'_> {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        self.0.reserve(len)
+    }
+    fn barrier(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+impl Sink for Ordered<'_> {
+    fn settle(&mut self) -> io::Result<()> {
+        self.0.sync_data()
     }
 }
 
@@ -86,36 +104,73 @@ pub(crate) fn write_to(
     out: Output<'_>,
     tally: &mut Tally<'_>,
 ) -> Result<(u64, Vec<Piece>), Error> {
-    match (out, options.format) {
-        (Output::File(file), OutputFormat::Kdump) => {
+    match (out, options.format, &options.encryption) {
+        (Output::File(file), OutputFormat::Kdump, None) if options.is_ordered => {
+            let (_, written) = kdump::write(plan, options, Ordered(file), tally)?;
+            written.digested(file)
+        }
+        (Output::File(file), OutputFormat::Kdump, None) => {
             let (_, written) = kdump::write(plan, options, file, tally)?;
             written.digested(file)
         }
-        (Output::File(file), OutputFormat::Elf) => {
+        (Output::File(file), OutputFormat::Elf, None) => {
             let (_, written) = elf::write(plan, options, file, tally)?;
             written.digested(file)
         }
-        (Output::File(mut file), OutputFormat::ElfZstd) => {
-            in_order(&mut file, options, |out| elf_zstd::write(plan, options, out, tally))
+        (Output::File(mut file), _, None) => {
+            in_order(&mut file, options, |out| stream_to(plan, options, out, tally))
         }
-        (Output::Stream(stream), OutputFormat::ElfZstd) => {
-            in_order(stream, options, |out| elf_zstd::write(plan, options, out, tally))
+        (Output::Stream(stream), _, None) => {
+            in_order(stream, options, |out| stream_to(plan, options, out, tally))
         }
-        (Output::Stream(stream), format) => {
-            // The stream itself is digested, not what it says.
-            let given = options;
-            let options = Options { digests: false, ..options.clone() };
-            in_order(stream, given, |out| {
-                let flat = Flattened::begin(out).map_err(Error::at(0))?;
-                let flat = match format {
-                    OutputFormat::Kdump => kdump::write(plan, &options, flat, tally)?.0,
-                    _ => elf::write(plan, &options, flat, tally)?.0,
-                };
-                flat.finish().map_err(Error::at(tally.bytes))?;
-                Ok(())
-            })
+        (Output::File(mut file), _, Some(encryption)) => {
+            in_order(&mut file, options, |out| seal_to(plan, options, encryption, out, tally))
+        }
+        (Output::Stream(stream), _, Some(encryption)) => {
+            in_order(stream, options, |out| seal_to(plan, options, encryption, out, tally))
         }
     }
+}
+
+/// Writes in order; what would go to offsets, as a flattened stream.
+fn stream_to(
+    plan: &Plan<'_>,
+    options: &Options,
+    out: &mut Counted<'_>,
+    tally: &mut Tally<'_>,
+) -> Result<(), Error> {
+    if options.format == OutputFormat::ElfZstd {
+        return elf_zstd::write(plan, options, out, tally);
+    }
+    // The stream itself is digested, not what it says.
+    let options = Options { digests: false, ..options.clone() };
+    let flat = Flattened::begin(out).map_err(Error::at(0))?;
+    let flat = match options.format {
+        OutputFormat::Kdump => kdump::write(plan, &options, flat, tally)?.0,
+        _ => elf::write(plan, &options, flat, tally)?.0,
+    };
+    flat.finish().map_err(Error::at(tally.bytes))?;
+    Ok(())
+}
+
+/// The same, encrypted on its way out.
+fn seal_to(
+    plan: &Plan<'_>,
+    options: &Options,
+    encryption: &Encryption,
+    out: &mut Counted<'_>,
+    tally: &mut Tally<'_>,
+) -> Result<(), Error> {
+    let mut sealed = Encryptor::new(&encryption.recipients, out).map_err(Error::at(0))?;
+    let mut plain = Counted::new(&mut sealed, false);
+    stream_to(plan, options, &mut plain, tally)?;
+    if encryption.is_padded {
+        let over = plain.bytes() % encrypt::CHUNK as u64;
+        let zeros = (encrypt::CHUNK as u64 - over) % encrypt::CHUNK as u64;
+        io::copy(&mut io::repeat(0).take(zeros), &mut plain).map_err(Error::at(tally.bytes))?;
+    }
+    sealed.finish().map_err(Error::at(tally.bytes))?;
+    Ok(())
 }
 
 /// Counts and digests what `write` puts out in order.

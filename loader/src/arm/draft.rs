@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Error, Kernel, Settings, build_capture, find, init_places, open_modules, read_file, read_kernel,
+    Error, Kernel, Settings, build_capture, find, init_places, open_modules, read_file, read_kernel, way,
 };
 use crate::initramfs::{self, Initramfs};
 use crate::machine::Machine;
@@ -12,7 +12,6 @@ use crate::modules::Wanted;
 use crate::plan::Need;
 use crate::state::FileId;
 use crate::target::Rung;
-use crate::watchdog;
 
 /// What runs in the capture kernel, built.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ pub fn find_init(settings: &Settings) -> Result<PathBuf, Error> {
 /// Finds the modules that reach the targets.
 ///
 /// # Errors
-/// [`Error::Modules`], [`Error::OtherModules`].
+/// [`Error::Modules`], [`Error::OtherModules`], [`Error::Network`].
 pub fn find_modules(
     settings: &Settings,
     machine: &Machine,
@@ -63,8 +62,8 @@ pub fn find_modules(
     targets: &[Rung],
 ) -> Result<Vec<Wanted>, Error> {
     let (tree, _) = open_modules(settings, machine, &kernel.image)?;
-    let watchdogs = watchdog::drivers(&tree, &watchdog::find(Path::new("/")))?;
-    Ok(initramfs::find_modules(&tree, targets, watchdogs.names)?)
+    let way = way::find(&tree, targets, Path::new("/"))?;
+    Ok(way.modules.into_iter().chain(way.later).collect())
 }
 
 /// Both from the settings alone. `root` is where /proc and /sys are.

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{bzimage, image, initramfs, machine, modules, panic_image, plan, preflight, syscall, target};
+use crate::{
+    bzimage, image, initramfs, machine, modules, network, panic_image, plan, preflight, syscall, target,
+};
 
 /// Why arming failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,9 @@ pub enum Error {
     /// The target.
     #[error(transparent)]
     Target(#[from] target::Error),
+    /// The way to a server.
+    #[error("a target cannot be reached by the capture kernel")]
+    Network(#[from] network::Error),
     /// An end in a shell, and none to run.
     #[error("the capture cannot end in a shell without one: name a static program with --shell (busybox)")]
     NoShell,

@@ -101,7 +101,7 @@ impl Outlook {
     pub fn new(settings: &Settings, machine: &Machine) -> Self {
         let kernel = draft::find_kernel(settings, machine);
         let init = draft::find_init(settings);
-        let targets = Rung::resolve_all(&settings.targets);
+        let targets = Rung::resolve_all(&settings.targets, settings.client);
         let modules = match (&kernel, &targets) {
             (Ok(kernel), Ok(targets)) => {
                 let found = draft::find_modules(settings, machine, kernel, targets);

@@ -4,8 +4,11 @@
 
 use serde::Serialize;
 
+use crate::network::NetworkConfig;
+use crate::target::Sealed;
+
 /// The file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
+#[derive(Clone, Debug, PartialEq, Serialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub struct CaptureConfig {
     /// Modules in load order, relative to `/`.
@@ -24,6 +27,9 @@ pub struct CaptureConfig {
     pub retention: RetentionConfig,
     /// What follows.
     pub end: EndConfig,
+    /// The way to targets on servers; none without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkConfig>,
 }
 
 impl CaptureConfig {
@@ -37,10 +43,10 @@ impl CaptureConfig {
 }
 
 /// `[[target]]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
+#[derive(Clone, Debug, PartialEq, Serialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub struct TargetConfig {
-    /// `directory`, `raw` or `nfs`.
+    /// `directory`, `raw`, `nfs` or `url`.
     pub kind: String,
     /// UUID of the file system, PARTUUID of the partition.
     pub uuid: String,
@@ -58,10 +64,16 @@ pub struct TargetConfig {
     pub options: String,
     /// Seconds that it may take; 0: as long as it does.
     pub budget: u64,
+    /// The server's address.
+    pub url: String,
+    /// How it is spoken to.
+    #[serde(skip_serializing_if = "Sealed::is_empty")]
+    pub remote: Sealed,
 }
 
 /// `[dump]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
+#[serde(rename_all = "kebab-case")]
 pub struct DumpConfig {
     /// Which page classes are left out, 0 to 31, as makedumpfile numbers them.
     pub level: u8,
@@ -69,6 +81,10 @@ pub struct DumpConfig {
     pub format: String,
     /// `zstd`, `zlib` or `none`.
     pub compression: String,
+    /// Public keys, any of whose owners can open the dump.
+    pub encrypt_to: Vec<String>,
+    /// Whether log and report are encrypted like it.
+    pub encrypt_reports: bool,
 }
 
 /// `[retention]`: 0 stands for no limit.

@@ -16,6 +16,7 @@ mod wanted;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::{fs, io};
 
 pub use compress::MAX_MODULE_BYTES;
@@ -92,7 +93,7 @@ pub enum Error {
     },
 }
 
-/// A kernel's module directory, its text indexes read.
+/// A kernel's module directory and its text indexes.
 #[derive(Debug)]
 pub struct Tree {
     dir: PathBuf,
@@ -100,11 +101,13 @@ pub struct Tree {
     files: HashMap<String, text::DepLine>,
     builtin: HashSet<String>,
     softdeps: HashMap<String, text::Softdep>,
-    aliases: Vec<(String, String)>,
+    /// modules.alias is the longest, and the drivers in use are known by their names: it is read when one is not.
+    aliases: OnceLock<Vec<(String, String)>>,
 }
 
 impl Tree {
-    /// Reads the indexes of `dir`. modules.dep must be there; the others may be missing.
+    /// Reads the indexes of `dir`, that of aliases when it is asked for. modules.dep must be there; the others may
+    /// be missing.
     ///
     /// # Errors
     /// [`Error::NoTree`].
@@ -117,7 +120,7 @@ impl Tree {
             files: text::parse_dep(&deps),
             builtin: text::parse_builtin(&optional("modules.builtin")),
             softdeps: text::parse_softdep(&optional("modules.softdep")),
-            aliases: text::parse_alias(&optional("modules.alias")),
+            aliases: OnceLock::new(),
         })
     }
 
@@ -142,12 +145,19 @@ impl Tree {
             return vec![name];
         }
         let mut found: Vec<&str> = Vec::new();
-        for (pattern, name) in &self.aliases {
+        for (pattern, name) in self.aliases() {
             if wildcard_match(pattern, &wanted) && !found.contains(&name.as_str()) {
                 found.push(name);
             }
         }
         found
+    }
+
+    fn aliases(&self) -> &[(String, String)] {
+        self.aliases.get_or_init(|| {
+            let text = fs::read_to_string(self.dir.join("modules.alias")).unwrap_or_default();
+            text::parse_alias(&text)
+        })
     }
 
     /// Files, relative to the directory, of `names` and all they need, in the order in which they

@@ -29,6 +29,11 @@ pub enum Reason {
         /// How it was found.
         by: FoundBy,
     },
+    /// It makes an interface on the way to the target.
+    Interface {
+        /// The interface.
+        name: String,
+    },
     /// It is the target's file system.
     FileSystem {
         /// As mounted.
@@ -67,6 +72,7 @@ impl fmt::Display for Reason {
                 };
                 write!(f, "driver of {} ({how})", device.display())
             }
+            Self::Interface { name } => write!(f, "makes {name} (network of the target)"),
             Self::FileSystem { fstype } => write!(f, "file system of the target ({fstype})"),
             Self::Dependency { of } => write!(f, "dependency of {of}"),
             Self::SoftDependency { of } => write!(f, "soft dependency of {of}"),

@@ -4,7 +4,7 @@
 //! [`Facts`] is what the running kernel says; [`plan`] picks out of it the interface that the target is reached by, with
 //! what it is made of (VLANs, bonds, their members), its addresses, and the routes; [`NetworkConfig`] is the result, which
 //! travels in the configuration of kdump-init. Devices are known by their MAC addresses: names may be others there.
-//! [`find_modules`] names the drivers. A bridge is left out: its one uplink stands in for it.
+//! [`Recorded`] does both, and names the drivers. A bridge is left out: its one uplink stands in for it.
 //!
 //! [`netlink`] serves both sides.
 
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub use config::{Address, Bond, Link, NetworkConfig, Route, What};
 pub use facts::{AddressFact, Facts, IFADDR, IFINFO, LinkFact, RTMSG, RouteFact, ifla, rta};
 
-use crate::modules::{self, Reason, Tree, devices};
+use crate::modules::{self, Reason, Tree, Wanted, devices};
 
 /// Links on top of each other: a VLAN on a VLAN on a bond of devices has four.
 const MAX_DEPTH: usize = 8;
@@ -99,6 +99,19 @@ pub enum Error {
         /// Ports that are devices, bonds or VLANs.
         count: usize,
     },
+    /// A driver that is in use now is no module of the capture kernel, nor built in.
+    #[error(
+        "the interface {name} needs the driver {module}, but the modules in {dir} do not have it, nor is it built in \
+         there: the capture kernel would have no network", dir = dir.display()
+    )]
+    NoDriver {
+        /// The interface.
+        name: String,
+        /// The module that drives it now.
+        module: String,
+        /// Where the module was looked for.
+        dir: PathBuf,
+    },
     /// Modules.
     #[error(transparent)]
     Modules(#[from] modules::Error),
@@ -122,13 +135,58 @@ impl Destination {
     }
 }
 
-/// Records what the way to some servers needs of the running machine. `root` is what /sys and /etc are below.
-///
-/// # Errors
-/// [`Error`].
-pub fn record(root: &Path, destinations: &[Destination]) -> Result<NetworkConfig, Error> {
-    let to: Vec<IpAddr> = destinations.iter().flat_map(|d| d.addresses.iter().copied()).collect();
-    plan(&Facts::read(root, &to).map_err(Error::Netlink)?, destinations)
+/// What was recorded of the running machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// For the capture kernel; its modules are not filled in.
+    pub config: NetworkConfig,
+    facts: Facts,
+}
+
+impl Recorded {
+    /// Records what the way to some servers needs. `root` is what /sys and /etc are below.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn read(root: &Path, destinations: &[Destination]) -> Result<Self, Error> {
+        let to: Vec<IpAddr> = destinations.iter().flat_map(|d| d.addresses.iter().copied()).collect();
+        let facts = Facts::read(root, &to).map_err(Error::Netlink)?;
+        Ok(Self { config: plan(&facts, destinations)?, facts })
+    }
+
+    /// The modules that the links need, each with its reason: drivers from each device up, and what makes bonds and
+    /// VLANs. They are loaded before the links are set up.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`] where the capture kernel has no driver for a device; [`Error::Modules`] where it has no
+    /// bonds or VLANs.
+    pub fn find_modules(&self, tree: &Tree) -> Result<Vec<Wanted>, Error> {
+        let mut names = Vec::new();
+        for link in &self.config.links {
+            let made_by = match &link.what {
+                What::Device { .. } => {
+                    let fact = self.facts.links.iter().find(|fact| fact.name == link.name);
+                    if let Some(device) = fact.and_then(|fact| fact.device.as_ref()) {
+                        names.extend(find_drivers(tree, device, &link.name)?);
+                    }
+                    continue;
+                }
+                What::Bond(_) => "bonding",
+                What::Vlan { .. } => "8021q",
+            };
+            names.push((made_by.to_owned(), Reason::Interface { name: link.name.clone() }));
+        }
+        Ok(tree.wanted(&names)?)
+    }
+}
+
+fn find_drivers(tree: &Tree, device: &Path, name: &str) -> Result<Vec<(String, Reason)>, Error> {
+    devices::find_drivers(tree, device).map_err(|e| match e {
+        modules::Error::NoDriver { module, dir, .. } => {
+            Error::NoDriver { name: name.to_owned(), module, dir }
+        }
+        other => other.into(),
+    })
 }
 
 /// Picks what the way to some servers needs.
@@ -151,32 +209,6 @@ pub fn plan(facts: &Facts, destinations: &[Destination]) -> Result<NetworkConfig
     }
     draft.add_defaults();
     Ok(draft.config)
-}
-
-/// The modules that the links need: drivers from each device up, and what makes bonds and VLANs.
-///
-/// # Errors
-/// [`modules::Error::NoDriver`] where the capture kernel has no driver for a device; [`modules::Error::NotFound`].
-pub fn find_modules(
-    tree: &Tree,
-    facts: &Facts,
-    config: &NetworkConfig,
-) -> Result<Vec<(String, Reason)>, modules::Error> {
-    let mut names = Vec::new();
-    for link in &config.links {
-        match &link.what {
-            What::Device { .. } => {
-                let fact = facts.links.iter().find(|fact| fact.name == link.name);
-                let device: Option<&PathBuf> = fact.and_then(|fact| fact.device.as_ref());
-                if let Some(device) = device {
-                    names.extend(devices::find_drivers(tree, device)?);
-                }
-            }
-            What::Bond(_) => names.push(("bonding".to_owned(), Reason::Named)),
-            What::Vlan { .. } => names.push(("8021q".to_owned(), Reason::Named)),
-        }
-    }
-    Ok(names)
 }
 
 struct Draft<'a> {

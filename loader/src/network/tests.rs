@@ -151,20 +151,40 @@ fn an_address_on_another_interface_is_not_worth_that_one() {
     assert_eq!((config.links[0].name.as_str(), config.reach.len()), ("eth1", 1));
 }
 
+/// Check that a bond's and a VLAN's modules are named with their reasons, and a driver that is not there with its
+/// interface.
 #[test]
 fn modules_are_those_of_the_links() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("modules.dep"), "k/bonding.ko:\nk/8021q.ko:\n").unwrap();
+    std::fs::write(dir.path().join("modules.dep"), "k/bonding.ko:\nk/8021q.ko: k/garp.ko\nk/garp.ko:\n")
+        .unwrap();
     let tree = Tree::open(dir.path()).unwrap();
-    let link = |what| Link { name: "x".into(), mtu: 1500, is_dhcp: false, what };
-    let config = NetworkConfig {
-        links: vec![
-            link(What::Bond(Bond::default())),
-            link(What::Vlan { below: 0, id: 1, protocol: 0x8100 }),
-        ],
-        ..NetworkConfig::default()
-    };
-    let names: Vec<_> =
-        find_modules(&tree, &plain(), &config).unwrap().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["bonding", "8021q"]);
+    let link = |name: &str, what| Link { name: name.into(), mtu: 1500, is_dhcp: false, what };
+    let links = vec![
+        link("bond0", What::Bond(Bond::default())),
+        link("bond0.1", What::Vlan { below: 0, id: 1, protocol: 0x8100 }),
+    ];
+    let mut recorded =
+        Recorded { config: NetworkConfig { links, ..NetworkConfig::default() }, facts: plain() };
+    let wanted = recorded.find_modules(&tree).unwrap();
+    let reasons: Vec<_> = wanted.iter().map(|m| (m.name.as_str(), m.reason.to_string())).collect();
+    assert_eq!(
+        reasons,
+        [
+            ("bonding", "makes bond0 (network of the target)".to_owned()),
+            ("garp", "dependency of 8021q".to_owned()),
+            ("8021q", "makes bond0.1 (network of the target)".to_owned()),
+        ]
+    );
+
+    let device = dir.path().join("device");
+    std::fs::create_dir_all(device.join("driver")).unwrap();
+    std::fs::create_dir(dir.path().join("e1000e")).unwrap();
+    std::fs::write(dir.path().join("e1000e/initstate"), "live").unwrap();
+    std::os::unix::fs::symlink(dir.path().join("e1000e"), device.join("driver/module")).unwrap();
+    std::fs::write(device.join("uevent"), "").unwrap();
+    recorded.facts.links[0].device = Some(device);
+    recorded.config.links = vec![link("eth0", What::Device { macs: vec![] })];
+    let error = recorded.find_modules(&tree).unwrap_err().to_string();
+    assert!(error.contains("the interface eth0 needs the driver e1000e"), "{error}");
 }

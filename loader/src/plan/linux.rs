@@ -34,6 +34,8 @@ pub struct Linux<'a> {
     pub image: &'a BzImage,
     /// Its initramfs, packed.
     pub initramfs: &'a [u8],
+    /// Its digest, if it is known already.
+    pub initramfs_sha256: Option<[u8; 32]>,
     /// Bytes of the initramfs, unpacked.
     pub unpacked_len: u64,
     /// The user's words for the command line.
@@ -164,7 +166,7 @@ impl<'a> Payload<'a> for Linux<'a> {
         }
         let mut contents = vec![
             Content { bytes: image.kernel().into(), sha256: Some(image.kernel_sha256()) },
-            Content::new(initramfs),
+            Content { bytes: initramfs.into(), sha256: self.initramfs_sha256 },
             Content::new(params.as_bytes().to_vec()),
             Content::new(cmdline_bytes),
         ];

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use kdump_panic_kernel::PAGE_SIZE;
-use kdump_panic_kernel::parity::{DIGESTS_PER_PAGE, Geometry, Page, PageDigest, xor_into};
-use sha2::{Digest as _, Sha256};
+use kdump_panic_kernel::parity::{DIGESTS_PER_PAGE, Geometry, Page, PageDigest, page_digest, xor_into};
+use kdump_panic_kernel::sha256;
 
 /// Pages whose digests one task computes: 2 MiB.
 const PAGES_PER_TASK: usize = 512;
@@ -84,7 +84,7 @@ fn seal_on(nr_threads: usize, parts: &[Part<'_>], table: Option<usize>, geometry
 
     for done in run(nr_threads, &tasks(parts, table, pages.len(), geometry), |task| match *task {
         Task::Sha256 { part } => {
-            Done::Sha256 { part, digest: Sha256::digest(parts.get(part).map_or(&[][..], |p| p.bytes)).into() }
+            Done::Sha256 { part, digest: sha256::digest(parts.get(part).map_or(&[][..], |p| p.bytes)) }
         }
         Task::Digests { first, past } => {
             let digests = pages.get(first..past).unwrap_or_default().iter().map(|page| digest_of(page));
@@ -114,7 +114,7 @@ fn seal_on(nr_threads: usize, parts: &[Part<'_>], table: Option<usize>, geometry
         }
     }
     if let Some(table) = table {
-        put(&mut sealed.sha256, table, &[Sha256::digest(&sealed.table).into()]);
+        put(&mut sealed.sha256, table, &[sha256::digest(&sealed.table)]);
     }
     sealed
 }
@@ -172,11 +172,14 @@ fn digest_of(page: &[u8]) -> PageDigest {
     if page.is_empty() {
         return PageDigest::default();
     }
-    let mut sha = Sha256::new();
-    sha.update(page);
-    sha.update(&[0; PAGE_SIZE as usize][page.len()..]);
-    let digest: [u8; 32] = sha.finalize().into();
-    digest.first_chunk().copied().unwrap_or_default()
+    match page.first_chunk() {
+        Some(page) => page_digest(page),
+        None => {
+            let mut padded: Page = [0; PAGE_SIZE as usize];
+            padded[..page.len()].copy_from_slice(page);
+            page_digest(&padded)
+        }
+    }
 }
 
 fn put<T: Copy>(target: &mut [T], at: usize, values: &[T]) {

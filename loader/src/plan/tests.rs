@@ -66,6 +66,7 @@ impl Inputs {
         let payload = Linux {
             image: &self.image,
             initramfs: &self.initramfs,
+            initramfs_sha256: None,
             unpacked_len: self.initramfs.len() as u64,
             append: "",
             at: at.map(PhysAddr),

@@ -9,13 +9,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::wish::{Wish, WishedPlace};
-use super::{Error, Mounted, Target, check_transport};
+use super::{Client, Error, Mounted, Server, Target, check_transport};
 use crate::initramfs::TargetConfig;
+use crate::network::Destination;
 use crate::plan::size_text;
 use crate::superblock::{Signature, read_signature};
 
+/// Where NFS is served.
+const PORT: u16 = 2049;
+
 /// A target, and what it may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rung {
     /// Which.
     #[serde(flatten)]
@@ -25,7 +29,7 @@ pub struct Rung {
 }
 
 /// A target of some kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Place {
     /// A directory on a local file system.
@@ -34,6 +38,8 @@ pub enum Place {
     Raw(Raw),
     /// A directory of a server.
     Nfs(Nfs),
+    /// A server that takes uploads.
+    Url(Server),
 }
 
 /// A partition that takes a dump in the flattened format, from its beginning.
@@ -72,7 +78,7 @@ impl Rung {
     ///
     /// # Errors
     /// [`Error`].
-    pub fn resolve(wish: &Wish) -> Result<Self, Error> {
+    pub fn resolve(wish: &Wish, client: Client) -> Result<Self, Error> {
         let place = match &wish.place {
             WishedPlace::Directory(path) => {
                 let mounted = Mounted::find(path)?;
@@ -89,11 +95,8 @@ impl Rung {
                 Place::Raw(Raw::resolve(device, *overwrite_file_system)?)
             }
             WishedPlace::Nfs(source) => Place::Nfs(Nfs::resolve(source, &wish.options)?),
-            WishedPlace::Url(url) => return Err(Error::NoClient { url: without_secrets(url) }),
+            WishedPlace::Url(url) => Place::Url(Server::resolve(url, &wish.remote, client)?),
         };
-        if let Place::Nfs(nfs) = &place {
-            return Err(Error::NoNetwork { target: nfs.source.clone() });
-        }
         Ok(Self { place, budget_s: wish.budget.map(|budget| budget.as_secs()) })
     }
 
@@ -101,8 +104,18 @@ impl Rung {
     ///
     /// # Errors
     /// [`Error`].
-    pub fn resolve_all(wishes: &[Wish]) -> Result<Vec<Self>, Error> {
-        wishes.iter().map(Self::resolve).collect()
+    pub fn resolve_all(wishes: &[Wish], client: Client) -> Result<Vec<Self>, Error> {
+        wishes.iter().map(|wish| Self::resolve(wish, client)).collect()
+    }
+
+    /// The server that it is on, if it is on one.
+    #[must_use]
+    pub fn destination(&self) -> Option<Destination> {
+        match &self.place {
+            Place::Nfs(nfs) => Some(nfs.destination()),
+            Place::Url(server) => Some(server.destination()),
+            Place::Directory(_) | Place::Raw(_) => None,
+        }
     }
 
     /// Directories under /sys/devices whose drivers reach it.
@@ -111,7 +124,7 @@ impl Rung {
         match &self.place {
             Place::Directory(target) => &target.sysfs,
             Place::Raw(raw) => &raw.sysfs,
-            Place::Nfs(_) => &[],
+            Place::Nfs(_) | Place::Url(_) => &[],
         }
     }
 
@@ -121,7 +134,7 @@ impl Rung {
         match &self.place {
             Place::Directory(target) => Some(target.free_bytes),
             Place::Raw(raw) => Some(raw.bytes),
-            Place::Nfs(_) => None,
+            Place::Nfs(_) | Place::Url(_) => None,
         }
     }
 
@@ -132,6 +145,7 @@ impl Rung {
             Place::Directory(target) => target.directory.display().to_string(),
             Place::Raw(raw) => format!("raw:{}", raw.device.display()),
             Place::Nfs(nfs) => format!("nfs:{}", nfs.source),
+            Place::Url(server) => server.url.clone(),
         }
     }
 
@@ -157,6 +171,7 @@ impl Rung {
                 size_text(raw.bytes)
             ),
             Place::Nfs(nfs) => format!("{} ({}, {})", nfs.source, nfs.fstype, nfs.address),
+            Place::Url(server) => server.describe(),
         };
         if let Some(seconds) = self.budget_s {
             text.push_str(&format!(", within {seconds} s"));
@@ -188,11 +203,12 @@ impl Rung {
                 config.device.clone_from(&nfs.source);
                 config.fstype.clone_from(&nfs.fstype);
                 config.path.clone_from(&nfs.path);
-                config.options = format!("addr={}", nfs.address);
-                if !nfs.options.is_empty() {
-                    config.options.push(',');
-                    config.options.push_str(&nfs.options);
-                }
+                config.options = nfs.mount_options();
+            }
+            Place::Url(server) => {
+                config.kind = "url".to_owned();
+                config.url.clone_from(&server.url);
+                config.remote.clone_from(&server.options);
             }
         }
         config
@@ -217,7 +233,7 @@ impl Rung {
                 Ok(_) | Err(Error::Device { .. }) => None,
                 Err(error) => Some(error.to_string()),
             },
-            Place::Nfs(_) => None,
+            Place::Nfs(_) | Place::Url(_) => None,
         }
     }
 }
@@ -311,6 +327,29 @@ impl Nfs {
         }
     }
 
+    fn destination(&self) -> Destination {
+        let (server, _) = self.source.split_once(":/").unwrap_or((&self.source, ""));
+        let port = self.options.split(',').find_map(|option| option.strip_prefix("port=")?.parse().ok());
+        Destination {
+            host: server.trim_matches(['[', ']']).to_owned(),
+            port: port.unwrap_or(PORT),
+            addresses: self.address.parse().into_iter().collect(),
+        }
+    }
+
+    /// What mount(2) is given.
+    fn mount_options(&self) -> String {
+        let mut options = format!("addr={}", self.address);
+        let has_lock = self.options.split(',').any(|option| option.ends_with("lock"));
+        // Version 3 has locks by a daemon of their own, and there is none.
+        let lock = if self.fstype == "nfs" && !has_lock { "nolock" } else { "" };
+        for more in [self.options.as_str(), lock].into_iter().filter(|more| !more.is_empty()) {
+            options.push(',');
+            options.push_str(more);
+        }
+        options
+    }
+
     fn resolve(source: &str, options: &str) -> Result<Self, Error> {
         let unknown = |why: io::Error| Error::NoServer { server: source.to_owned(), source: why };
         let (server, _) =
@@ -320,7 +359,7 @@ impl Nfs {
             Ok(address) => address,
             // Resolved now: the capture kernel asks nobody.
             Err(_) => {
-                let mut found = (bare, 2049).to_socket_addrs().map_err(unknown)?;
+                let mut found = (bare, PORT).to_socket_addrs().map_err(unknown)?;
                 found.next().ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))?.ip()
             }
         };
@@ -335,30 +374,22 @@ impl Nfs {
     }
 }
 
-/// A URL for messages: a password in it is nobody's business.
-fn without_secrets(url: &str) -> String {
-    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?))) {
-        Some((scheme, (_, rest))) => format!("{scheme}://…@{rest}"),
-        None => url.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn wish(text: &str) -> Wish {
-        text.parse().unwrap()
+    fn refused(text: &str) -> Error {
+        Rung::resolve(&text.parse().unwrap(), |_, _| Err("no client".into())).unwrap_err()
     }
 
     #[test]
     fn a_partition_is_written_over_only_when_told_so() {
-        let error = Rung::resolve(&wish("raw:/dev/null")).unwrap_err();
+        let error = refused("raw:/dev/null");
         assert!(matches!(&error, Error::NotToBeOverwritten { .. }), "{error}");
         assert!(error.to_string().contains(",overwrite"), "{error}");
-        let error = Rung::resolve(&wish("raw:/dev/null,overwrite")).unwrap_err();
+        let error = refused("raw:/dev/null,overwrite");
         assert!(matches!(&error, Error::NotADevice { .. }), "{error}");
-        let error = Rung::resolve(&wish("raw:PARTUUID=00000000-dead,overwrite")).unwrap_err();
+        let error = refused("raw:PARTUUID=00000000-dead,overwrite");
         assert!(error.to_string().contains("00000000-dead"), "{error}");
     }
 
@@ -370,13 +401,9 @@ mod tests {
         assert_eq!((nfs.address.as_str(), nfs.fstype.as_str()), ("fd00::5", "nfs"));
         let rung = Rung { place: Place::Nfs(nfs), budget_s: Some(30) };
         assert_eq!(rung.config().options, "addr=fd00::5,vers=3,nolock");
+        let to = rung.destination().unwrap();
+        assert_eq!((to.host.as_str(), to.port, to.addresses.len()), ("fd00::5", 2049, 1));
         assert!(rung.describe().ends_with("within 30 s"), "{}", rung.describe());
-    }
-
-    #[test]
-    fn a_password_is_not_repeated() {
-        let error = Rung::resolve(&wish("https://me:secret@dumps.example/x")).unwrap_err().to_string();
-        assert!(error.contains("dumps.example") && !error.contains("secret"), "{error}");
     }
 
     #[test]

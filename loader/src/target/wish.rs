@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::quantity::parse_time;
 
 /// A target as it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Wish {
     /// Which.
     pub place: WishedPlace,
@@ -15,6 +15,8 @@ pub struct Wish {
     pub budget: Option<Duration>,
     /// Mount options beside the necessary ones.
     pub options: String,
+    /// How a server that takes uploads is spoken to: keys that its client knows.
+    pub remote: toml::Table,
 }
 
 /// Where to.
@@ -66,7 +68,12 @@ impl FromStr for Wish {
     fn from_str(text: &str) -> Result<Self, Error> {
         let end = OPTIONS.iter().filter_map(|option| text.find(option)).min().unwrap_or(text.len());
         let (place, mut rest) = text.split_at(end);
-        let mut wish = Self { place: parse_place(place)?, budget: None, options: String::new() };
+        let mut wish = Self {
+            place: parse_place(place)?,
+            budget: None,
+            options: String::new(),
+            remote: toml::Table::new(),
+        };
         while let Some(tail) = rest.strip_prefix(',') {
             // Mount options have commas of their own, and are the last.
             let (option, after) = match tail.find(',') {
@@ -84,7 +91,12 @@ impl Wish {
     /// A directory, with nothing said of it.
     #[must_use]
     pub fn directory(path: PathBuf) -> Self {
-        Self { place: WishedPlace::Directory(path), budget: None, options: String::new() }
+        Self {
+            place: WishedPlace::Directory(path),
+            budget: None,
+            options: String::new(),
+            remote: toml::Table::new(),
+        }
     }
 
     fn set(&mut self, option: &str) -> Result<(), Error> {

@@ -58,7 +58,7 @@ fn fields_lie_where_the_documentation_says() {
     let bytes = built().to_bytes();
     let word = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().unwrap());
     assert_eq!(&bytes[..8], b"KDUMPHND");
-    assert_eq!(word(0x08), 2 | 4096 << 32);
+    assert_eq!(word(0x08), 3 | 4096 << 32);
     assert_eq!((word(0x30), word(0x38)), (1 | 115_200 << 32, 0x3f8));
     assert_eq!((word(0x50), word(0x58)), (!(1 | 115_200 << 32), !0x3f8));
     assert_eq!(word(0x70), 1 | 3 << 32);
@@ -171,5 +171,5 @@ fn errors_say_what_was_wrong_with_values() {
     let error = HandoffError::BadDigest { expected: [0x11; 8], found: [0x22; 8] };
     assert_eq!(error.to_string(), "sha256 mismatch, expected 1111111111111111 found 2222222222222222");
     let error = HandoffError::UnknownVersion { found: 1 };
-    assert_eq!(error.to_string(), "version is 1, expected 2");
+    assert_eq!(error.to_string(), "version is 1, expected 3");
 }

@@ -60,7 +60,7 @@ fn staged(nr_parity: u32) -> Staged {
     };
     for (index, page) in pages.iter().enumerate().take(pages.len() - 1) {
         let page: &Page = ram.0[page * PAGE..].first_chunk().unwrap();
-        let digest = page_digest(Engine::PORTABLE, page);
+        let digest = page_digest(page);
         ram.0[table_at + 8 * index..][..8].copy_from_slice(&digest);
     }
     let mut parity = vec![[0u8; PAGE]; nr_parity as usize];
@@ -82,7 +82,7 @@ fn staged(nr_parity: u32) -> Staged {
     }
     handoff.parity = geometry;
     let table: &Page = ram.0[table_at..].first_chunk().unwrap();
-    handoff.set_table_digests(&[page_digest(Engine::PORTABLE, table)]).unwrap();
+    handoff.set_table_digests(&[page_digest(table)]).unwrap();
     let handoff = Handoff::parse(&handoff.to_bytes()).unwrap();
     Staged { handoff, ram }
 }
@@ -91,7 +91,7 @@ fn staged(nr_parity: u32) -> Staged {
 fn repair(staged: &Staged, ram: &mut Ram) -> Repair {
     let mut sum = Repair::default();
     for region in [2, 0, 1] {
-        let one = repair_region(&staged.handoff, region, Engine::PORTABLE, ram, |_, _| ());
+        let one = repair_region(&staged.handoff, region, ram, |_, _| ());
         sum.nr_damaged += one.nr_damaged;
         sum.nr_repaired += one.nr_repaired;
     }

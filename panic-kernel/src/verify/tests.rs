@@ -53,7 +53,7 @@ fn staged(policy: Policy, nr_parity: u32) -> (Handoff, Ram) {
         Geometry { parity_start: 0x6000, nr_parity, nr_protected: 5, table_start: 0x5000, nr_table: 1 };
     let page = |ram: &Ram, i: usize| -> Page { *ram.bytes[0x1000 + i * PAGE..].first_chunk().unwrap() };
     for i in 0..4 {
-        let digest = page_digest(Engine::PORTABLE, &page(&ram, i));
+        let digest = page_digest(&page(&ram, i));
         ram.bytes[0x5000 + 8 * i..][..8].copy_from_slice(&digest);
     }
     for i in 0..5 {
@@ -71,7 +71,7 @@ fn staged(policy: Policy, nr_parity: u32) -> (Handoff, Ram) {
     }
     handoff.control_page = CONTROL_PAGE;
     handoff.parity = geometry;
-    let table = page_digest(Engine::PORTABLE, &page(&ram, 4));
+    let table = page_digest(&page(&ram, 4));
     handoff.set_table_digests(&[table]).unwrap();
     (Handoff::parse(&handoff.to_bytes()).unwrap(), ram)
 }

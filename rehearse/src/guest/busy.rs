@@ -179,7 +179,7 @@ pub(super) fn be(role: Role) -> Result<(), Failure> {
         let nr_pages = orders.pattern_bytes / scene::PATTERN_PAGE as u64;
         patterns = (0..nr_pages).map(|number| Page(scene::pattern(number))).collect();
     }
-    if let (Role::Crasher, Some(cpu)) = (role, orders.panic_cpu) {
+    if let (Role::Crasher, Some(cpu)) = (role, orders.panic_cpu.or(orders.crash.only_cpu())) {
         crash::move_to(cpu, None)?;
     }
     println!("ready");

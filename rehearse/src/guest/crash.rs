@@ -9,7 +9,8 @@ use rustix::process::Pid;
 use rustix::system::init_module;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::{Failure, because};
+use super::{Failure, because, say};
+use crate::phase::BUTTON_WANTED;
 use crate::{Crash, trigger};
 
 /// What is taken at once where memory is to run out.
@@ -46,6 +47,12 @@ pub(super) fn crash(crash: Crash) -> Result<(), Failure> {
     match crash {
         Crash::Sysrq => fs::write("/proc/sysrq-trigger", "c").map_err(because("cannot crash")),
         Crash::Oom => take_all_memory(),
+        Crash::NmiButton => {
+            say(BUTTON_WANTED);
+            loop {
+                black_box(());
+            }
+        }
         // PID 1.
         Crash::KilledInit => std::process::exit(1),
         _ => fs::write(trigger::GUEST_CONTROL, crash.name())

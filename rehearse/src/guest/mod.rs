@@ -9,6 +9,7 @@ mod added;
 mod busy;
 mod crash;
 mod disk;
+mod network;
 mod orders;
 
 use std::ffi::CStr;
@@ -107,6 +108,11 @@ fn live() -> Result<(), Failure> {
         load_modules()?;
         crash::prepare(orders.crash)?;
         disk::mount_by_uuid()?;
+        let more: Vec<_> = orders.modules.iter().map(String::as_str).collect();
+        load_module_and_needs(&more)?;
+        if let Some(address) = orders.address {
+            network::set_up(address)?;
+        }
         for mount in &orders.mounts {
             load_module_and_needs(&modules_of(mount))?;
             disk::mount_one(mount)?;

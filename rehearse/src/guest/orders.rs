@@ -1,6 +1,7 @@
 //! What the host tells the guest: a file in its initramfs, one order a line.
 
 use std::fs;
+use std::net::Ipv4Addr;
 
 use crate::{Added, Crash, Mount};
 
@@ -38,6 +39,10 @@ pub struct Orders {
     pub asked: Vec<String>,
     /// What comes while it waits.
     pub added: Added,
+    /// More modules to load.
+    pub modules: Vec<String>,
+    /// Address of its network device.
+    pub address: Option<Ipv4Addr>,
     /// File systems to mount before it is armed.
     pub mounts: Vec<Mount>,
 }
@@ -80,6 +85,12 @@ impl Orders {
         }
         if self.added.is_armed_again {
             text.push_str("arm-again on\n");
+        }
+        for module in &self.modules {
+            text.push_str(&format!("module {module}\n"));
+        }
+        if let Some(address) = self.address {
+            text.push_str(&format!("address {address}\n"));
         }
         for Mount { device, fstype, directory } in &self.mounts {
             text.push_str(&format!("mount {device} {fstype} {directory}\n"));
@@ -126,6 +137,8 @@ impl Orders {
             toggled_cpu: None,
             asked: vec![],
             added: Added::default(),
+            modules: vec![],
+            address: None,
             mounts: vec![],
         };
         let number = |line: &str, text: &str| -> Result<u64, String> {
@@ -143,6 +156,10 @@ impl Orders {
                 Some(("added-cpus", cpus)) => orders.added.cpus = number(line, cpus)? as u32,
                 Some(("added-memory", bytes)) => orders.added.memory = number(line, bytes)?,
                 Some(("arm-again", "on")) => orders.added.is_armed_again = true,
+                Some(("module", name)) => orders.modules.push(name.to_owned()),
+                Some(("address", text)) => {
+                    orders.address = Some(text.parse().map_err(|_| format!("{line:?} is no order"))?);
+                }
                 Some(("mount", text)) => {
                     orders.mounts.push(read_mount(text).ok_or_else(|| format!("{line:?} is no order"))?)
                 }
@@ -192,6 +209,8 @@ mod tests {
             toggled_cpu: Some(1),
             asked: vec!["doctor --json".into(), "reserve".into()],
             added: Added { cpus: 2, memory: 1 << 30, is_armed_again: true },
+            modules: vec!["i6300esb".into()],
+            address: Some(Ipv4Addr::new(10, 0, 2, 15)),
             mounts: vec![Mount {
                 device: "/dev/vdb".into(),
                 fstype: "xfs".into(),

@@ -26,11 +26,12 @@ const LEVELS: [(u32, &str); 5] = [
 ];
 
 /// Runs it.
-pub fn run(source: Option<&Path>, options: &Options, is_json: bool) -> anyhow::Result<Exit> {
-    let estimate = match source {
-        Some(path) => Estimate::of_dump(&super::open(path)?, options)?,
+pub fn run(sources: Option<&[&Path]>, options: &Options, is_json: bool) -> anyhow::Result<Exit> {
+    let estimate = match sources {
+        Some(paths) => Estimate::of_dump(&super::open(paths)?, options)?,
         None => live(options)?,
     };
+    let source = sources.and_then(<[_]>::first).copied();
     let shown = Shown::new(source, &estimate, options);
     let mut out = std::io::stdout().lock();
     if is_json {

@@ -9,6 +9,7 @@ use kdump_loader::target::{Place, Rung, Wish};
 
 use super::life::Lived;
 use super::state;
+use crate::commands::server;
 
 /// The file system of the guest's disk.
 const GUEST_FSTYPE: &str = "ext4";
@@ -75,7 +76,7 @@ pub fn warn_of_target(asked: &[Wish], config: &ArmConfig) {
     };
     let first =
         asked.iter().cloned().chain(ladder).next().unwrap_or_else(|| Wish::directory("/var/crash".into()));
-    match Rung::resolve(&first).map(|rung| (rung.name(), rung.place)) {
+    match Rung::resolve(&first, server::look).map(|rung| (rung.name(), rung.place)) {
         Ok((_, Place::Directory(target))) if target.fstype == GUEST_FSTYPE => {}
         Ok((name, Place::Directory(target))) => eprintln!(
             "kdump-rs: warning: {name} is on {}; what is rehearsed is a dump to {GUEST_FSTYPE}",

@@ -68,6 +68,11 @@ impl Life {
         self.cpu.map_or_else(|| self.crash.to_string(), |cpu| format!("{}-cpu{cpu}", self.crash))
     }
 
+    /// Whether the crash can come on that CPU.
+    pub fn is_possible(&self) -> bool {
+        self.crash.only_cpu().is_none_or(|only| self.cpu.is_none_or(|cpu| cpu == only))
+    }
+
     /// Lives it; `is_one_of_many`: in a directory of its own.
     pub fn live(
         self,
@@ -83,13 +88,18 @@ impl Life {
             plan.out = plan.out.join(self.name());
             progress.note(&format!("\n{}", self.name()));
         }
+        let skipped = |why: String| {
+            eprintln!("kdump-rs: {} is skipped: {why}", self.name());
+            Lived { life: self, result: Result::Skipped(why), took: begin.elapsed() }
+        };
+        if !self.is_possible() {
+            return skipped("the NMI line ends at CPU 0".to_owned());
+        }
         if self.crash.needs_module() {
             match trigger {
                 Some(Ok(module)) => plan.trigger = Some(module.clone()),
                 Some(Err(error)) => {
-                    let why = format!("it takes a kernel module that cannot be had: {error}");
-                    eprintln!("kdump-rs: {} is skipped: {why}", self.name());
-                    return Lived { life: self, result: Result::Skipped(why), took: begin.elapsed() };
+                    return skipped(format!("it takes a kernel module that cannot be had: {error}"));
                 }
                 None => {}
             }
@@ -173,7 +183,8 @@ impl Lived {
 impl Life {
     fn expectation(&self) -> String {
         let cpu = self.cpu.map_or_else(String::new, |cpu| format!(", on CPU {cpu}"));
-        format!("{} in {}{cpu}", self.crash.cause(), self.crash.function())
+        let function = self.crash.function().map_or_else(String::new, |name| format!(" in {name}"));
+        format!("{}{function}{cpu}", self.crash.cause())
     }
 }
 

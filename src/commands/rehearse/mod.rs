@@ -38,8 +38,9 @@ pub struct Args {
     /// QEMU's CPU model [default: host with KVM, max without]
     #[arg(long, value_name = "MODEL")]
     cpu: Option<String>,
-    /// How to bring it down, each in a guest of its own: sysrq, null-deref, bug, panic-in-irq, nmi, hung-task,
-    /// soft-lockup, oom, killed-init, stack-overflow, or all; several with commas. Most need the kernel's headers
+    /// How to bring it down, each in a guest of its own: sysrq, null-deref, bug, panic-in-irq, nmi, nmi-button,
+    /// hung-task, soft-lockup, oom, killed-init, stack-overflow, or all; several with commas. Most need the kernel's
+    /// headers
     #[arg(long, value_name = "WAY,...", value_delimiter = ',', default_value = "sysrq")]
     crash: Vec<Wanted>,
     /// CPU that it is to panic on
@@ -144,7 +145,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     }
 }
 
-/// The lives that are asked for, each once.
+/// The lives that are asked for, each once; with all CPUs, those that a way can come on.
 fn lives(args: &Args) -> anyhow::Result<Vec<Life>> {
     if let Some(cpu) = args.panic_cpu.filter(|cpu| *cpu >= args.cpus) {
         anyhow::bail!("the guest has {} CPUs, 0 to {}: none is {cpu}", args.cpus, args.cpus - 1);
@@ -154,7 +155,8 @@ fn lives(args: &Args) -> anyhow::Result<Vec<Life>> {
     let wanted =
         |crash: &Crash| args.crash.iter().any(|w| matches!(w, Wanted::All) || *w == Wanted::One(*crash));
     let crashes = Crash::ALL.into_iter().filter(wanted);
-    Ok(crashes.flat_map(|crash| cpus.iter().map(move |&cpu| Life { crash, cpu })).collect())
+    let all = crashes.flat_map(|crash| cpus.iter().map(move |&cpu| Life { crash, cpu }));
+    Ok(all.filter(|life| !args.all_cpus || life.is_possible()).collect())
 }
 
 /// Phases as lines on stderr.
@@ -207,6 +209,8 @@ mod tests {
             parse(&["--crash=nmi", "--all-cpus", "--cpus=3"]).unwrap(),
             ["nmi-cpu0", "nmi-cpu1", "nmi-cpu2"]
         );
+        assert_eq!(parse(&["--crash=nmi-button", "--all-cpus"]).unwrap(), ["nmi-button-cpu0"]);
+        assert_eq!(parse(&["--crash=nmi-button", "--panic-cpu=1"]).unwrap(), ["nmi-button-cpu1"]);
     }
 
     #[test]

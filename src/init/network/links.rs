@@ -42,7 +42,11 @@ pub(super) fn make(
     let mut made: Vec<Made> = Vec::new();
     for (place, link) in config.links.iter().enumerate() {
         let name = format!("kdump{place}");
+        let is_made = index_of(&Path::new(NET).join(&name)).ok();
         let there = match &link.what {
+            What::Bond(_) | What::Vlan { .. } if is_made.is_some() => {
+                Made { index: is_made.unwrap_or_default(), name }
+            }
             What::Device { macs } => wait_for(Path::new(NET), macs, deadline).with_context(|| {
                 format!("no device has the MAC address of {} ({})", link.name, macs.join(", "))
             })?,
@@ -109,10 +113,16 @@ fn devices(net: &Path) -> Vec<(String, PathBuf)> {
 
 fn find_device(net: &Path, mac: &str) -> Option<Made> {
     devices(net).into_iter().find_map(|(name, path)| {
-        let address = std::fs::read_to_string(path.join("address")).ok()?;
+        let address = mac_text(&path)?;
         (address.trim().eq_ignore_ascii_case(mac)).then_some(())?;
         Some(Made { index: index_of(&path).ok()?, name })
     })
+}
+
+/// The MAC address of a device; of a member of a bond its own, not the bond's, which it has as long as it is one.
+fn mac_text(path: &Path) -> Option<String> {
+    let own = std::fs::read_to_string(path.join("bonding_slave/perm_hwaddr"));
+    own.or_else(|_| std::fs::read_to_string(path.join("address"))).ok()
 }
 
 fn index_of(path: &Path) -> io::Result<u32> {
@@ -123,10 +133,7 @@ fn index_of(path: &Path) -> io::Result<u32> {
 fn list(net: &Path) -> String {
     let all: Vec<_> = devices(net)
         .into_iter()
-        .map(|(name, path)| {
-            let mac = std::fs::read_to_string(path.join("address")).unwrap_or_default();
-            format!("{name} {}", mac.trim())
-        })
+        .map(|(name, path)| format!("{name} {}", mac_text(&path).unwrap_or_default().trim()))
         .collect();
     if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
@@ -308,6 +315,13 @@ mod tests {
         };
         assert_eq!(find(&["02:00:00:00:00:aa", "02:00:00:00:00:02"]).unwrap().name, "ens2");
         assert_eq!(find(&["02:00:00:00:00:aa"]).unwrap(), Made { index: 2, name: "ens1".into() });
+        // As members of a bond they have its address, and are found all the same.
+        let member = dir.path().join("ens2/bonding_slave");
+        std::fs::create_dir(&member).unwrap();
+        std::fs::write(dir.path().join("ens2/address"), "02:00:00:00:00:aa\n").unwrap();
+        std::fs::write(member.join("perm_hwaddr"), "02:00:00:00:00:02\n").unwrap();
+        assert_eq!(find(&["02:00:00:00:00:02"]).unwrap().name, "ens2");
+        assert_eq!(find(&["02:00:00:00:00:aa"]).unwrap().name, "ens1");
         let error = find(&["02:00:00:00:00:03"]).unwrap_err();
         assert!(error.to_string().contains("ens1 02:00:00:00:00:AA, ens2"), "{error}");
     }

@@ -9,6 +9,7 @@ mod links;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -30,7 +31,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub fn bring_up(config: &NetworkConfig, budget: Duration) -> anyhow::Result<()> {
     let begin = Instant::now();
     let deadline = begin + budget;
-    system::load_modules(&config.modules);
+    // Another target may have had it set up before: then the modules are loaded, and gone.
+    let is_here = |path: &&String| Path::new("/").join(path).exists();
+    system::load_modules(&config.modules.iter().filter(is_here).cloned().collect::<Vec<_>>());
     let mut socket = Socket::open().context("no netlink socket")?;
     if let Err(e) = links::set_loopback_up(&mut socket) {
         say!("the loopback interface stays down: {e}");

@@ -19,8 +19,11 @@ pub(super) struct FileBitmap {
     pub(super) bits: u64,
 }
 
-/// Bytes looked at together: on the stack, and few enough to stay in the fastest cache.
-const PIECE: u64 = 4096;
+/// Bytes looked at together: few enough to stay in a fast cache.
+const PIECE: u64 = 32 << 10;
+
+/// The same on the stack, for a lookup.
+const SHORT: u64 = 4096;
 
 impl FileBitmap {
     /// Calls `each` with pieces of the bitmap, read in passing: the number of the first word, and the words, frame
@@ -31,15 +34,24 @@ impl FileBitmap {
         words: Range<u64>,
         mut each: impl FnMut(u64, &[u64]),
     ) -> Result<(), ReadError> {
-        let mut bytes = [0; PIECE as usize];
-        let mut piece = [0; PIECE as usize / 8];
+        let largest = (words.end.saturating_sub(words.start)).min(PIECE / 8) as usize;
+        let mut bytes = std::vec![0; largest * 8];
+        let mut piece = std::vec![0; largest];
+        let mut data = 0..0;
         let mut word = words.start;
         while word < words.end {
             let nr = (words.end - word).min(PIECE / 8) as usize;
             let at = self.at + word * 8;
             let have = image.len().saturating_sub(at).min(nr as u64 * 8) as usize;
+            if have > 0 && at >= data.end {
+                data = image.next_data(at);
+            }
+            // Of 16 TiB of address space, most is no memory: a file system that has holes keeps none of it.
+            let is_hole = have == 0 || at + have as u64 <= data.start;
             let raw = &mut bytes[..have];
-            if have > 0 {
+            if is_hole {
+                raw.fill(0);
+            } else {
                 image.pread(at, raw)?;
             }
             let mut whole = raw.chunks_exact(8);
@@ -102,13 +114,13 @@ impl FileBitmap {
         let end = end.min(self.bits);
         while start < end {
             let at = self.at + start / 8;
-            let here = (end - start).min(PIECE * 8);
+            let here = (end - start).min(SHORT * 8);
             let have = image.len().saturating_sub(at).min(here.div_ceil(8)) as usize;
             sum += match image.borrow(at, have) {
                 _ if have == 0 => 0,
                 Some(raw) => count(raw, here),
                 None => {
-                    let mut bytes = [0; PIECE as usize];
+                    let mut bytes = [0; SHORT as usize];
                     image.read_at(at, &mut bytes[..have])?;
                     count(&bytes[..have], here)
                 }

@@ -194,7 +194,8 @@ impl KdumpFile {
         self.ram.window(self.image(), frames)
     }
 
-    /// Which of `frames` the dump stores, from the second bitmap. Of a split dump, what lies outside the files that were opened is not stored.
+    /// Which of `frames` the dump stores, from the second bitmap. Of a split dump, what lies outside the files that were
+    /// opened is not stored.
     ///
     /// # Errors
     /// If the bitmap cannot be read.

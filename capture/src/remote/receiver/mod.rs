@@ -1,17 +1,17 @@
 //! `kdump-rs receive`: takes dumps from machines that crashed, and calls a byte durable only when the disk has it.
 //!
-//! One thread per connection. What a file has got to is in the file itself ([`store`]), so that a receiver which was
+//! One thread per connection. What a file has got to is in the file itself (`store`), so that a receiver which was
 //! restarted goes on as one that was not. A sender may only write where its own dump is: a directory belongs to the
 //! session that made it.
 
 mod store;
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -30,6 +30,8 @@ use store::{Claims, Store};
 const MAX_CONNECTIONS: usize = 64;
 /// A sender that has nothing to send for so long, filtering a large machine, connects again when it has.
 const SILENCE: Duration = Duration::from_secs(300);
+/// A sender that was refused reads that, and hangs up.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A sender greets at once.
 const GREETING: Duration = Duration::from_secs(10);
 
@@ -134,13 +136,17 @@ impl Receiver {
         stream.set_read_timeout(Some(GREETING))?;
         stream.set_write_timeout(Some(SILENCE))?;
         let socket = stream.try_clone()?;
-        match &self.tls {
+        let result = match &self.tls {
             None => self.converse(stream, &socket, peer),
             Some(config) => {
                 let session = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
                 self.converse(StreamOwned::new(session, stream), &socket, peer)
             }
+        };
+        if result.is_err() {
+            hear_out(&socket);
         }
+        result
     }
 
     /// Greets, then takes files until the sender hangs up between two of them.
@@ -209,8 +215,11 @@ impl Receiver {
         write_frame(wire, Kind::AT, open.offset, &[])?;
         loop {
             let frame = read_frame(wire).map_err(|e| {
-                let at = file.length();
-                io::Error::new(e.kind(), format!("{path} broke off at {at}: {e}"))
+                let why = match e.kind() {
+                    io::ErrorKind::UnexpectedEof => "the sender is gone".to_owned(),
+                    _ => e.to_string(),
+                };
+                io::Error::new(e.kind(), format!("{path} broke off at {}: {why}", file.length()))
             })?;
             match frame.kind {
                 Kind::DATA => {
@@ -242,6 +251,22 @@ impl Receiver {
         let text = e.to_string();
         let _ = write_frame(wire, Kind::ERROR, refusal.0, &text.as_bytes()[..text.len().min(MAX_TEXT)]);
         io::Error::new(e.kind(), text)
+    }
+}
+
+/// Takes what a sender has on its way, for a moment: a connection that is closed before is reset, and our last words with
+/// it.
+fn hear_out(mut socket: &TcpStream) {
+    let begin = Instant::now();
+    let _ = socket.shutdown(Shutdown::Write);
+    let _ = socket.set_read_timeout(Some(LAST_WORDS));
+    let mut piece = [0; 4096];
+    let mut left = 2 * protocol::WINDOW;
+    while left > 0 && begin.elapsed() < LAST_WORDS {
+        match socket.read(&mut piece) {
+            Ok(n @ 1..) => left = left.saturating_sub(n),
+            _ => break,
+        }
     }
 }
 

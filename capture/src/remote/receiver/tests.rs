@@ -58,7 +58,7 @@ fn proxy(to: SocketAddr, cuts: Vec<usize>) -> SocketAddr {
             let (mut back_from, mut back_to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
             std::thread::spawn(move || {
                 let _ = io::copy(&mut back_from, &mut back_to);
-                let _ = back_to.shutdown(std::net::Shutdown::Both);
+                let _ = back_to.shutdown(Shutdown::Both);
             });
             let (mut client, mut server) = (client, server);
             let mut buffer = [0; 1 << 16];
@@ -70,8 +70,8 @@ fn proxy(to: SocketAddr, cuts: Vec<usize>) -> SocketAddr {
                 }
                 left -= n;
             }
-            let _ = client.shutdown(std::net::Shutdown::Both);
-            let _ = server.shutdown(std::net::Shutdown::Both);
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
         }
     });
     address
@@ -186,10 +186,26 @@ fn a_wrong_token_and_anothers_directory_are_refused_at_once() {
 #[test]
 fn nothing_that_answers_is_waited_for_no_longer_than_patience() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     let error = remote(nobody, "d", "").put("x", b"").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
     assert!(begin.elapsed() < Duration::from_secs(8));
+}
+
+/// Check that a sender that is in the middle of much to send hears why it is refused.
+#[test]
+fn a_no_arrives_although_more_is_on_its_way() {
+    let running = start(tempfile::tempdir().unwrap(), "");
+    let mut remote = remote(running.address, "d", "");
+    let mut upload = remote.begin("vmcore").unwrap();
+    // Somebody has put a directory where the file is to be.
+    let dir = running.dir.path().join("web1/d");
+    fs::remove_file(dir.join("vmcore.partial")).unwrap();
+    fs::create_dir_all(dir.join("vmcore/x")).unwrap();
+    upload.write_all(&noise(3 << 20)).unwrap();
+    let error = upload.finish().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("the receiver says"), "{error}");
 }
 
 /// Check that what is not a sender does no harm.

@@ -17,7 +17,7 @@ use super::http::put::{PART, room};
 use super::http::{Client, Head, Response};
 use super::tls;
 use super::url::{Scheme, Url, encode};
-use super::{Remote, RemoteOptions, Secret, Upload};
+use super::{Remote, RemoteOptions, S3Options, Secret, Upload};
 use crate::digest::hex;
 use sigv4::{Signed, Signer};
 
@@ -41,6 +41,30 @@ pub(crate) struct S3 {
     ahead: i64,
 }
 
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+fn region(s3: &S3Options) -> String {
+    if s3.region.is_empty() { "us-east-1".to_owned() } else { s3.region.clone() }
+}
+
+/// The service: Amazon's own, unless another is named.
+pub(super) fn endpoint(s3: &S3Options) -> io::Result<Url> {
+    let text = match s3.endpoint.as_str() {
+        "" => format!("https://s3.{}.amazonaws.com", region(s3)),
+        other => other.to_owned(),
+    };
+    let url = Url::parse(&text).map_err(|e| invalid(&format!("endpoint: {e}")))?;
+    if !matches!(url.scheme, Scheme::Https | Scheme::Http) {
+        return Err(invalid("the endpoint of a bucket is an https or http URL"));
+    }
+    if !url.path.is_empty() {
+        return Err(invalid("the endpoint of a bucket has no path"));
+    }
+    Ok(url)
+}
+
 /// A request, before it is signed.
 struct Request<'a> {
     method: &'static str,
@@ -52,25 +76,12 @@ struct Request<'a> {
 impl S3 {
     pub fn new(url: &Url, options: &RemoteOptions) -> io::Result<Self> {
         let s3 = &options.s3;
-        let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
         if s3.access_key.is_empty() || s3.secret_key.is_empty() {
             return Err(invalid("a bucket needs access_key and secret_key"));
         }
-        let region = if s3.region.is_empty() { "us-east-1".to_owned() } else { s3.region.clone() };
-        let endpoint = if s3.endpoint.is_empty() {
-            format!("https://s3.{region}.amazonaws.com")
-        } else {
-            s3.endpoint.clone()
-        };
-        let endpoint = Url::parse(&endpoint).map_err(|e| invalid(&format!("endpoint: {e}")))?;
-        let usual = match endpoint.scheme {
-            Scheme::Https => 443,
-            Scheme::Http => 80,
-            _ => return Err(invalid("the endpoint of a bucket is an https or http URL")),
-        };
-        if !endpoint.path.is_empty() {
-            return Err(invalid("the endpoint of a bucket has no path"));
-        }
+        let region = region(s3);
+        let endpoint = endpoint(s3)?;
+        let usual = if endpoint.scheme.is_tls() { 443 } else { 80 };
         let directory = options.below(&url.path);
         let host = endpoint.authority(usual);
         Ok(Self {
@@ -233,11 +244,11 @@ impl Multipart<'_> {
         let body = complete_body(&self.parts);
         let query = [("uploadId", id.to_owned())];
         let mut retry = Retry::new(self.s3.patience);
-        for attempt in 1.. {
+        loop {
             let request = Request { method: "POST", key: &self.key, query: &query, body: body.as_bytes() };
             let error = match self.s3.request(&request) {
                 Ok(r) if r.is_success() && element(&r.body, "ETag").is_some() => return Ok(()),
-                Ok(r) if r.status == 404 && attempt > 1 && self.is_there()? => return Ok(()),
+                Ok(r) if r.status == 404 && self.is_there() => return Ok(()),
                 Ok(r) if r.is_success() => {
                     let code = element(&r.body, "Code").unwrap_or_default();
                     io::Error::other(format!("the service did not complete the file: {code}"))
@@ -247,14 +258,13 @@ impl Multipart<'_> {
             };
             retry.again(error).map_err(|e| with(e, &format!("{} ({})", self.s3.place, self.key)))?;
         }
-        Ok(())
     }
 
     /// Whether the bucket has the file, whole.
-    fn is_there(&mut self) -> io::Result<bool> {
+    fn is_there(&mut self) -> bool {
         let request = Request { method: "HEAD", key: &self.key, query: &[], body: &[] };
-        let response = self.s3.insist(&request)?;
-        Ok(response.header("content-length").and_then(|length| length.parse().ok()) == Some(self.length))
+        let length = self.s3.insist(&request).ok().and_then(|r| r.header("content-length")?.parse().ok());
+        length == Some(self.length)
     }
 }
 

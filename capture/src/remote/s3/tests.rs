@@ -35,7 +35,12 @@ fn a_bucket_needs_keys_and_a_plain_endpoint() {
     let s3 = S3::new(&url, &options).unwrap();
     assert_eq!(s3.describe(), "s3://bucket/prefix/d at 127.0.0.1:9");
     assert!(!format!("{s3:?}").contains("hunter2"));
+    let server = |url: &str, options: &RemoteOptions| super::super::peer(url, options).unwrap();
+    assert_eq!(server("s3://bucket/prefix", &options), ("127.0.0.1".to_owned(), 9));
     options.s3.endpoint = String::new();
+    options.s3.region = "eu-central-1".into();
+    assert_eq!(server("s3://bucket", &options), ("s3.eu-central-1.amazonaws.com".to_owned(), 443));
+    assert_eq!(server("tls://[fec0::2]/x", &options), ("fec0::2".to_owned(), 5663));
     assert!(
         S3::new(&url, &options).unwrap_err().to_string().contains("fingerprint"),
         "TLS, and nothing to trust"

@@ -3,7 +3,6 @@
 use super::*;
 use kdump_panic_kernel::parity::Page;
 use kdump_panic_kernel::repair::{Repair, repair_region};
-use kdump_panic_kernel::sha256::Engine;
 use kdump_panic_kernel::verify::Memory;
 
 const KIB: u64 = 1 << 10;
@@ -53,7 +52,7 @@ fn repair(handoff: &Handoff, ram: &mut Ram) -> (Repair, bool) {
     let is_table = |i: &usize| handoff.regions()[*i].start == handoff.parity.table_start;
     let (table, rest): (Vec<_>, Vec<_>) = (0..handoff.regions().len()).partition(is_table);
     for region in table.into_iter().chain(rest) {
-        let one = repair_region(handoff, region, Engine::detect(), ram, |_, _| ());
+        let one = repair_region(handoff, region, ram, |_, _| ());
         sum.nr_damaged += one.nr_damaged;
         sum.nr_repaired += one.nr_repaired;
     }

@@ -1,7 +1,7 @@
 //! Page descriptors on their way to the file.
 //!
 //! Pages come in order of worth, descriptors stand by frame number: neighbours arrive at different times. A table that is
-//! small is kept whole and written piece by piece; of a large one, only the run that is growing is.
+//! small is kept whole and written piece by piece; of a large one, only the runs that came last are.
 
 use std::io;
 use std::ops::Range;
@@ -15,8 +15,8 @@ use crate::sink::WriteAt;
 const SIZE: usize = size_of::<PageDesc>();
 /// A table of 350,000 descriptors, 1.3 GiB of pages, is kept whole.
 const WHOLE_MAX: u64 = 8 << 20;
-/// Descriptors of a large table are written when a run of them fills this many bytes.
-const RUN_MAX: usize = 256 << 10;
+/// Descriptors of a large table are written when they fill this many bytes.
+const RUNS_MAX: usize = 256 << 10;
 /// A table that is kept whole is written when so many descriptors are new: what a cut dump loses at most.
 const NEW_MAX: u64 = 16 << 10;
 
@@ -24,10 +24,11 @@ pub(super) struct DescTable {
     /// Offset in the file.
     at: u64,
     is_whole: bool,
-    /// The whole table, or the run that begins at `first`.
+    /// The whole table, or the runs, one behind the other.
     bytes: Vec<u8>,
-    first: u64,
-    /// What of `bytes` the file does not have.
+    /// Index of each run's first descriptor, and where in `bytes` it begins.
+    runs: Vec<(u64, usize)>,
+    /// What of a whole table the file does not have.
     dirty: Range<usize>,
     nr_new: u64,
 }
@@ -36,8 +37,8 @@ impl DescTable {
     pub(super) fn new(at: u64, nr: u64) -> Self {
         let len = nr.saturating_mul(SIZE as u64);
         let is_whole = len <= WHOLE_MAX;
-        let bytes = if is_whole { std::vec![0; len as usize] } else { Vec::with_capacity(RUN_MAX + SIZE) };
-        Self { at, is_whole, bytes, first: 0, dirty: 0..0, nr_new: 0 }
+        let bytes = if is_whole { std::vec![0; len as usize] } else { Vec::with_capacity(RUNS_MAX + SIZE) };
+        Self { at, is_whole, bytes, runs: Vec::new(), dirty: 0..0, nr_new: 0 }
     }
 
     /// Takes the descriptor that stands at `index`.
@@ -46,10 +47,12 @@ impl DescTable {
     /// If the table has no such place.
     pub(super) fn put(&mut self, out: &mut impl WriteAt, index: u64, desc: &PageDesc) -> io::Result<()> {
         if !self.is_whole {
-            let next = self.first + (self.bytes.len() / SIZE) as u64;
-            if index != next || self.bytes.len() >= RUN_MAX {
+            if self.bytes.len() >= RUNS_MAX {
                 self.flush(out)?;
-                self.first = index;
+            }
+            let next = self.runs.last().map(|&(first, at)| first + ((self.bytes.len() - at) / SIZE) as u64);
+            if next != Some(index) {
+                self.runs.push((index, self.bytes.len()));
             }
             self.bytes.extend_from_slice(desc.as_bytes());
             return Ok(());
@@ -65,15 +68,25 @@ impl DescTable {
         if self.nr_new >= NEW_MAX { self.flush(out) } else { Ok(()) }
     }
 
-    /// Writes what the file does not have.
+    /// Writes what the file does not have. The bytes that it points at get there first: after a power cut, a descriptor
+    /// must not promise what is not on the disk.
     pub(super) fn flush(&mut self, out: &mut impl WriteAt) -> io::Result<()> {
         if self.is_whole {
             let dirty = self.dirty.clone();
+            if dirty.is_empty() {
+                return Ok(());
+            }
+            out.barrier()?;
             out.write_all_at(&self.bytes[dirty.clone()], self.at + dirty.start as u64)?;
             (self.dirty, self.nr_new) = (0..0, 0);
         } else if !self.bytes.is_empty() {
-            out.write_all_at(&self.bytes, self.at + self.first * SIZE as u64)?;
+            out.barrier()?;
+            let ends = self.runs.iter().skip(1).map(|&(_, at)| at).chain([self.bytes.len()]);
+            for (&(first, start), end) in self.runs.iter().zip(ends) {
+                out.write_all_at(&self.bytes[start..end], self.at + first * SIZE as u64)?;
+            }
             self.bytes.clear();
+            self.runs.clear();
         }
         Ok(())
     }
