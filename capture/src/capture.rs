@@ -12,7 +12,7 @@ use crate::digest::Piece;
 use crate::encrypt::Recipients;
 use crate::plan::{Census, Plan, Wanted};
 use crate::source::TooHigh;
-use crate::write::{Tally, write_to};
+use crate::write::{Tally, write_parts, write_to};
 
 /// Why no dump was written.
 #[derive(Debug, thiserror::Error)]
@@ -208,6 +208,40 @@ pub fn write(
         OutputFormat::Elf => options.compression = Compression::None,
         OutputFormat::ElfZstd => options.compression = Compression::Zstd,
     }
+    summarize(plan, options, progress, |plan, options, tally| write_to(plan, options, out, tally))
+}
+
+/// Writes a dump that is decided on into several files of the kdump-compressed format, each with the pages of a run of
+/// frames, cut so that each has as many. No single digest is taken.
+///
+/// # Errors
+/// As [`capture`]; if it is to be encrypted, which is not done.
+///
+/// # Panics
+/// If there is no file.
+pub fn write_split(
+    plan: Plan<'_>,
+    options: &Options,
+    outs: &[&File],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Summary, Error> {
+    if options.encryption.is_some() {
+        let why = "a dump in several files cannot be encrypted";
+        return Err(Error::Start(io::Error::new(io::ErrorKind::Unsupported, why)));
+    }
+    let options = Options { format: OutputFormat::Kdump, digests: false, ..options.clone() };
+    summarize(plan, options, progress, |plan, options, tally| {
+        Ok((write_parts(plan, options, outs, tally)?, Vec::new()))
+    })
+}
+
+/// Has `write` write, and says what was written: its bytes and digests come from there.
+fn summarize(
+    plan: Plan<'_>,
+    options: Options,
+    progress: &mut dyn FnMut(Progress),
+    write: impl FnOnce(&Plan<'_>, &Options, &mut Tally<'_>) -> Result<(u64, Vec<Piece>), Error>,
+) -> Result<Summary, Error> {
     let begin = Instant::now();
     let is_source_incomplete = plan.dump.is_incomplete();
     let mut tally = Tally {
@@ -220,7 +254,7 @@ pub fn write(
         is_source_incomplete,
         bytes: 0,
     };
-    let (bytes, digests) = write_to(&plan, &options, out, &mut tally)?;
+    let (bytes, digests) = write(&plan, &options, &mut tally)?;
     Ok(Summary {
         options,
         written: tally.total.saturating_sub(tally.nr_lost),

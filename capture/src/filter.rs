@@ -111,6 +111,38 @@ impl Filter {
         self.selection
     }
 
+    /// Says of runs of frames what class they are, in the sections that have any of `held`: `found(start, end, class)`. Frames
+    /// of a section come whole, also those that are not of `held`.
+    pub fn classify<M: PhysMem + ?Sized>(
+        &self,
+        mem: &M,
+        held: &PageBitmap,
+        buf: &mut Vec<u8>,
+        found: &mut dyn FnMut(u64, u64, PageClass),
+    ) -> Vec<String> {
+        let mut troubles = Vec::new();
+        let Some((rules, sections)) = &self.found else { return troubles };
+        let per_section = sections.pages_per_section();
+        let mut carry = Carry::default();
+        let mut next = 0;
+        while let Some((start, _)) = held.runs_in(next, u64::MAX).next() {
+            let nr = start / per_section;
+            // Frame numbers are below 2^52.
+            next = (nr + 1) * per_section;
+            match sections.first_struct_page(mem, nr) {
+                Ok(None) => {}
+                Err(e) if troubles.len() < TROUBLES_MAX => troubles.push(e.to_string()),
+                Err(_) => {}
+                Ok(Some(first_virt)) => {
+                    let bytes = sections.struct_pages(mem, first_virt, per_section, buf);
+                    let section = StructPages { bytes, first_pfn: nr * per_section, first_virt };
+                    rules.classify(section, &mut carry, found);
+                }
+            }
+        }
+        troubles
+    }
+
     /// Decides on the frames `held`, a set that begins at a multiple of [`PART`]. `buf` is room to read in.
     #[must_use]
     pub fn decide<M: PhysMem + ?Sized>(&self, mem: &M, held: PageBitmap, buf: &mut Vec<u8>) -> Decided {
@@ -119,9 +151,11 @@ impl Filter {
         let (slabs, kernel) = (empty(), held.clone());
         let found = [0; PageClass::ALL.len()];
         let mut decided = Decided { dumped: held, slabs, kernel, found, troubles: Vec::new() };
-        if let Some((rules, sections)) = &self.found {
-            decided.classify(mem, rules, sections, self.selection, buf);
-        }
+        // A copy, to be taken from while it is gone through.
+        let sections = decided.dumped.clone();
+        decided.troubles = self.classify(mem, &sections, buf, &mut |start, end, class| {
+            decided.take(start, end, class, self.selection.excludes(class));
+        });
         // What no section describes is as unsure as what cannot be read.
         let classified: u64 = decided.found.iter().sum();
         decided.found[PageClass::Unsure as usize] += total.saturating_sub(classified);
@@ -130,35 +164,6 @@ impl Filter {
 }
 
 impl Decided {
-    fn classify<M: PhysMem + ?Sized>(
-        &mut self,
-        mem: &M,
-        rules: &Rules,
-        sections: &Sections,
-        selection: Selection,
-        buf: &mut Vec<u8>,
-    ) {
-        let per_section = sections.pages_per_section();
-        let mut carry = Carry::default();
-        let mut next = 0;
-        while let Some((start, _)) = self.dumped.runs_in(next, u64::MAX).next() {
-            let nr = start / per_section;
-            // Frame numbers are below 2^52.
-            next = (nr + 1) * per_section;
-            match sections.first_struct_page(mem, nr) {
-                Ok(None) => {}
-                Err(e) => self.trouble(&e.to_string()),
-                Ok(Some(first_virt)) => {
-                    let bytes = sections.struct_pages(mem, first_virt, per_section, buf);
-                    let section = StructPages { bytes, first_pfn: nr * per_section, first_virt };
-                    rules.classify(section, &mut carry, &mut |start, end, class| {
-                        self.take(start, end, class, selection.excludes(class));
-                    });
-                }
-            }
-        }
-    }
-
     fn take(&mut self, start: u64, end: u64, class: PageClass, is_excluded: bool) {
         self.found[class as usize] += if is_excluded {
             self.kernel.remove(start, end);
@@ -176,12 +181,6 @@ impl Decided {
             }
             self.dumped.count_in(start, end)
         };
-    }
-
-    fn trouble(&mut self, what: &str) {
-        if self.troubles.len() < TROUBLES_MAX {
-            self.troubles.push(what.to_string());
-        }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod decide;
 pub mod digest;
 pub mod durable;
 pub mod encrypt;
+pub mod estimate;
 pub mod filter;
 pub mod manifest;
 pub mod meter;
@@ -36,7 +37,9 @@ mod types;
 mod uts;
 mod write;
 
-pub use capture::{Encryption, Error, Options, Output, OutputFormat, Progress, Summary, capture, write};
+pub use capture::{
+    Encryption, Error, Options, Output, OutputFormat, Progress, Summary, capture, write, write_split,
+};
 pub use compress::Level;
 pub use plan::{Census, Plan, Wanted};
 pub use selection::{DumpLevel, Kinds, Selection};

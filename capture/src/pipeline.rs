@@ -21,7 +21,7 @@ use crate::compress::{Compressor, Level};
 use crate::source::read_page;
 
 /// Frames in a chunk: 512 KiB. From 16 pages on, the cost of passing them on does not show.
-const CHUNK: u64 = 128;
+pub(crate) const CHUNK: u64 = 128;
 /// Chunks that wait between a worker and the writer.
 const WAITING: usize = 2;
 

@@ -1,5 +1,7 @@
 //! `capture`: a filtered, compressed dump from /proc/vmcore or from an existing dump.
 
+pub mod estimate;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,7 @@ use kdump_capture::config::{parse_compression, parse_format};
 use kdump_capture::durable::DurableFile;
 use kdump_capture::encrypt::Recipients;
 use kdump_capture::{
-    DumpLevel, Encryption, Kinds, Level, Options, Output, OutputFormat, Selection, Summary, Wanted,
+    DumpLevel, Encryption, Kinds, Level, Options, Output, OutputFormat, Plan, Selection, Summary, Wanted,
 };
 use kdump_vmcore::Dump;
 use kdump_vmcore::kdump::Compression;
@@ -20,9 +22,9 @@ use crate::exit::Exit;
 /// Arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The dump to read: /proc/vmcore, an ELF core or a kdump-compressed file
-    #[arg(default_value = "/proc/vmcore")]
-    source: PathBuf,
+    /// The dump to read: an ELF core or a kdump-compressed file [default: /proc/vmcore; with --estimate the running
+    /// machine]
+    source: Option<PathBuf>,
 
     /// Another file of a source that was split into several; once for each
     #[arg(long, value_name = "FILE")]
@@ -30,7 +32,7 @@ pub struct Args {
 
     /// The file to write; it has this name only once it is complete and on the disk. `-`: standard output, which gets
     /// the flattened form that `makedumpfile -F` writes
-    #[arg(short, long, required_unless_present = "digest")]
+    #[arg(short, long, required_unless_present_any = ["digest", "estimate"])]
     output: Option<PathBuf>,
 
     /// What to leave out, added up: 1 zero-filled pages, 2 page cache, 4 also with private data,
@@ -72,6 +74,11 @@ pub struct Args {
     #[arg(long)]
     threads: Option<std::num::NonZeroUsize>,
 
+    /// Write N files, OUTPUT-1 to OUTPUT-N, each with a part of the pages: for several disks. `makedumpfile --reassemble`
+    /// makes one of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=64), conflicts_with = "digest")]
+    split: Option<u32>,
+
     /// Replace the output if it exists
     #[arg(long)]
     force: bool,
@@ -79,6 +86,15 @@ pub struct Args {
     /// Write nothing; print number and SHA-256 of the pages that the source holds
     #[arg(long, conflicts_with = "output")]
     digest: bool,
+
+    /// Write nothing; predict pages and bytes of each class and dump level. Without SOURCE of the running machine, which
+    /// needs root
+    #[arg(long, conflicts_with_all = ["output", "digest", "split"])]
+    estimate: bool,
+
+    /// The estimate as JSON
+    #[arg(long, requires = "estimate")]
+    json: bool,
 }
 
 fn format(name: &str) -> Result<OutputFormat, String> {
@@ -91,14 +107,18 @@ fn compression(name: &str) -> Result<Compression, String> {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let sources: Vec<&Path> = std::iter::once(&args.source).chain(&args.with).map(PathBuf::as_path).collect();
-    let mut dump = Dump::open_set(&sources).with_context(|| match args.source.to_str() {
-        Some("/proc/vmcore") => "/proc/vmcore, which only a capture kernel has".to_string(),
-        _ => args.source.display().to_string(),
-    })?;
-    let Some(output) = &args.output else { return digest(&dump) };
     let options = options(args)?;
+    let source = args.source.as_deref().unwrap_or(Path::new("/proc/vmcore"));
+    let sources: Vec<&Path> = std::iter::once(source).chain(args.with.iter().map(PathBuf::as_path)).collect();
+    if args.estimate {
+        return estimate::run(args.source.as_ref().map(|_| sources.as_slice()), &options, args.json);
+    }
+    let mut dump = open(&sources)?;
+    let Some(output) = &args.output else { return digest(&dump) };
     dump.read_in_pieces();
+    if let Some(nr) = args.split {
+        return split(&dump, &options, output, nr, args.force);
+    }
     if output.as_os_str() == "-" {
         return to_stdout(&dump, &options);
     }
@@ -112,6 +132,47 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     drop(bar);
     let summary = written.with_context(|| out.partial_path().display().to_string())?;
     out.commit().with_context(|| output.display().to_string())?;
+    print_summary(&summary);
+    Ok(exit(&summary))
+}
+
+/// Opens a dump, which may be several files.
+fn open(sources: &[&Path]) -> anyhow::Result<Dump> {
+    Dump::open_set(sources).with_context(|| match sources {
+        [source] if *source == Path::new("/proc/vmcore") => {
+            "/proc/vmcore, which only a capture kernel has".to_string()
+        }
+        _ => sources.iter().map(|source| source.display().to_string()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Writes several files, which get their names one after the other when all of them are complete.
+fn split(dump: &Dump, options: &Options, output: &Path, nr: u32, is_forced: bool) -> anyhow::Result<Exit> {
+    anyhow::ensure!(
+        options.format == OutputFormat::Kdump,
+        "only the kdump format can be split into several files"
+    );
+    anyhow::ensure!(
+        options.encryption.is_none(),
+        "a dump in several files cannot be encrypted: leave --split out"
+    );
+    anyhow::ensure!(output.as_os_str() != "-", "standard output takes one file: name one with -o");
+    let name = |part: u32| {
+        let mut name = output.as_os_str().to_owned();
+        name.push(format!("-{part}"));
+        PathBuf::from(name)
+    };
+    let outs: Vec<DurableFile> =
+        (1..=nr).map(|part| DurableFile::create(&name(part), is_forced)).collect::<Result<_, _>>()?;
+    let files: Vec<_> = outs.iter().map(DurableFile::file).collect();
+    let mut bar = Bar::new();
+    let plan = Plan::new(dump, &options.wanted)?;
+    let written = kdump_capture::write_split(plan, options, &files, &mut |progress| bar.tell(progress));
+    drop(bar);
+    let summary = written.with_context(|| output.display().to_string())?;
+    for (out, part) in outs.into_iter().zip(1..) {
+        out.commit().with_context(|| name(part).display().to_string())?;
+    }
     print_summary(&summary);
     Ok(exit(&summary))
 }

@@ -1,4 +1,4 @@
-# Debian's own kdump-tools, unmodified, with kdump-rs in the place of kexec-tools' program; and systemctl kexec with it.
+# Debian's own kdump-tools, unmodified, with kdump-rs in the place of kexec-tools' programs and makedumpfile; and systemctl kexec with it.
 cd /run/orders
 say() { echo "== $*"; }
 boot=$(cat /var/lib/boots 2> /dev/null || echo 0)
@@ -13,6 +13,11 @@ case $boot in
     dpkg-divert --local --rename --divert /usr/sbin/kexec.kexec-tools --add /usr/sbin/kexec
     ln -s /usr/local/sbin/kdump-rs /usr/sbin/kexec
     kexec --version
+    for program in /usr/bin/makedumpfile /usr/sbin/vmcore-dmesg; do
+        dpkg-divert --local --rename --divert "$program.debian" --add "$program"
+        ln -s /usr/local/sbin/kdump-rs "$program"
+    done
+    say "makedumpfile: $(makedumpfile -v | tail -n 2 | xargs)"
     # With its crashkernel=, which the package has put into /etc/default/grub.d.
     update-grub
     systemctl --no-block reboot
@@ -33,6 +38,11 @@ case $boot in
     say "active: $(systemctl is-active kdump-tools.service)"
     kdump-config status
     kdump-rs status
+    say "pages"
+    makedumpfile --mem-usage /proc/kcore
+    say "mem-usage: $?"
+    kdump-rs capture --estimate
+    say "estimate: $?"
     sync
     say "panic"
     sleep 1
@@ -43,7 +53,14 @@ case $boot in
     dump=$(ls /var/crash/2*/dump.*)
     say "dump: ${dump##*/dump.}"
     # kdump-tools writes makedumpfile's flattened format.
-    makedumpfile -R /var/crash/vmcore < "$dump" > /dev/null
+    makedumpfile.debian -R /var/crash/vmcore < "$dump" > /dev/null && say "Debian's makedumpfile -R: done"
+    makedumpfile -R /var/crash/ours < "$dump" && cmp /var/crash/vmcore /var/crash/ours && say "ours is the same"
+    say "log: $(grep -c 'sysrq: Trigger a crash' /var/crash/2*/dmesg.*)"
+    vmcore-dmesg /var/crash/vmcore | tail -n 3
+    makedumpfile.debian --dump-dmesg /var/crash/vmcore /var/crash/dmesg > /dev/null
+    cmp /var/crash/dmesg /var/crash/2*/dmesg.* && say "the log is as Debian's makedumpfile has it"
+    makedumpfile.debian -d 31 -z /var/crash/vmcore /var/crash/again > /dev/null && say "Debian's makedumpfile reads it"
+    rm -f /var/crash/ours /var/crash/again
     say "report"
     kdump-rs analyze /var/crash/vmcore
     say "analyze: $?"

@@ -58,11 +58,11 @@ fn a_debian_system_is_installed_armed_crashed_and_explained() {
     );
 }
 
-/// Debian's own kdump-tools with our program in the place of /sbin/kexec: armed, unloaded, rebooted by systemctl kexec, armed
-/// again, crashed, dumped by makedumpfile.
+/// Debian's own kdump-tools with our program in the place of /sbin/kexec and makedumpfile: armed, unloaded, rebooted by
+/// systemctl kexec, armed again, crashed, dumped; Debian's makedumpfile reads what was written.
 #[test]
 #[ignore = "boots Debian in QEMU; `make test-full` runs it"]
-fn kdump_tools_and_systemctl_kexec_work_with_it_in_the_place_of_kexec() {
+fn kdump_tools_and_systemctl_kexec_work_with_it_in_the_place_of_kexec_and_makedumpfile() {
     let program = Path::new(env!("CARGO_BIN_EXE_kdump-rs"));
     let said =
         guest::run("kdump-tools", "kdump-tools", include_str!("kdump-tools.sh"), &[("kdump-rs", program)]);
@@ -79,4 +79,15 @@ fn kdump_tools_and_systemctl_kexec_work_with_it_in_the_place_of_kexec() {
     assert!(said.console.contains("kdump-rs panic-kernel"), "{}", said.console);
     let report = said.between("== report", "== analyze: 0");
     assert!(report.contains("sysrq triggered crash") && report.contains("sysrq_handle_crash"), "{report}");
+
+    said.has(concat!("== makedumpfile: kdump-rs ", env!("CARGO_PKG_VERSION")));
+    let pages = said.between("== pages", "== mem-usage: 0");
+    assert!(pages.contains("KERN_DATA") && pages.contains("Total pages on system:"), "{pages}");
+    assert!(said.console.contains("The dmesg log is saved to /var/crash/"), "{}", said.console);
+    assert!(said.console.contains("The dumpfile is saved to STDOUT."), "{}", said.console);
+    said.has("== Debian's makedumpfile -R: done");
+    said.has("== ours is the same");
+    said.has("== log: 1");
+    said.has("== the log is as Debian's makedumpfile has it");
+    said.has("== Debian's makedumpfile reads it");
 }

@@ -27,7 +27,7 @@ pub(super) fn write<S: Sink>(
     };
     let mut pipeline = Pipeline::new(coding, plan.workers).map_err(Error::Start)?;
     let nr_pages = plan.census.dumped;
-    let head = head(plan, options);
+    let head = head(plan, options, None);
     let mut writer = KdumpWriter::begin(out, &head, plan.decider.map().end(), nr_pages, share_zero)
         .map_err(Error::at(0))?;
     let data_at = writer.layout().data_at();
@@ -80,7 +80,8 @@ pub(super) fn write<S: Sink>(
     Ok((out, Written { bytes, data_at, digests }))
 }
 
-fn head(plan: &Plan<'_>, options: &Options) -> Head {
+/// The headers' contents, of a whole dump or of the file of a split set that has the pages of these frames.
+pub(super) fn head(plan: &Plan<'_>, options: &Options, split: Option<(u64, u64)>) -> Head {
     let dump = plan.dump;
     let info = dump.vmcoreinfo();
     let nr_cpus = match dump.kdump() {
@@ -94,12 +95,13 @@ fn head(plan: &Plan<'_>, options: &Options) -> Head {
         dump_level: plan.census.level_in_file(),
         phys_base: info.and_then(|i| i.number("phys_base")).map_or(0, |n| n as u64),
         nr_cpus,
+        split,
         notes: dump.notes().to_vec(),
     }
 }
 
 /// Where the descriptors of a window's pages stand, asked in ascending order.
-struct Ranks<'a> {
+pub(super) struct Ranks<'a> {
     dumped: &'a PageBitmap,
     /// Frames counted, and how many of them are in the file.
     pfn: u64,
@@ -109,12 +111,12 @@ struct Ranks<'a> {
 
 impl<'a> Ranks<'a> {
     /// `before` pages are in the file from windows before.
-    fn new(dumped: &'a PageBitmap, before: u64) -> Self {
+    pub(super) fn new(dumped: &'a PageBitmap, before: u64) -> Self {
         Self { dumped, pfn: dumped.first(), rank: before, end: before + dumped.count() }
     }
 
     /// What the next window begins with.
-    const fn end(&self) -> u64 {
+    pub(super) const fn end(&self) -> u64 {
         self.end
     }
 
@@ -125,7 +127,11 @@ impl<'a> Ranks<'a> {
     }
 
     /// The indices of a chunk's pages, which are those of `pages`.
-    fn of(&mut self, chunk: &Chunk, pages: &PageBitmap) -> impl Iterator<Item = u64> + use<'_, 'a> {
+    pub(super) fn of(
+        &mut self,
+        chunk: &Chunk,
+        pages: &PageBitmap,
+    ) -> impl Iterator<Item = u64> + use<'_, 'a> {
         let runs: Vec<_> = chunk.runs(pages).map(|(start, end)| (self.at(start), end - start)).collect();
         runs.into_iter().flat_map(|(first, len)| first..first + len)
     }

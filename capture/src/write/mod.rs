@@ -3,6 +3,7 @@
 mod elf;
 mod elf_zstd;
 mod kdump;
+mod split;
 mod stream;
 
 use std::fs::File;
@@ -21,6 +22,7 @@ use crate::encrypt::{self, Encryptor};
 use crate::pipeline::Chunk;
 use crate::plan::Plan;
 
+pub(crate) use split::write_parts;
 use stream::Counted;
 
 /// Lost pages are named up to this number, and counted beyond.

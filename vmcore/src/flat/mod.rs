@@ -6,6 +6,8 @@
 #[cfg(feature = "std")]
 pub mod read;
 #[cfg(feature = "std")]
+pub mod rearrange;
+#[cfg(feature = "std")]
 pub mod write;
 
 /// The beginning of a flattened stream, `signature` of its header, without the NULs that pad it to 16 bytes.

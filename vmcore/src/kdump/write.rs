@@ -41,6 +41,8 @@ pub struct Head {
     pub phys_base: u64,
     /// CPUs; written as at least 1.
     pub nr_cpus: u32,
+    /// Frames `start..end` whose pages this file of a split set holds; `None` for a whole dump.
+    pub split: Option<(u64, u64)>,
     /// ELF notes, as they came with the source.
     pub notes: Vec<u8>,
 }
@@ -121,7 +123,8 @@ pub struct KdumpWriter<W: WriteAt> {
 }
 
 impl<W: WriteAt> KdumpWriter<W> {
-    /// Writes headers and notes of a dump of `nr_descs` frames below `max_mapnr`. With `share_zero_page` a
+    /// Writes headers and notes of a dump of `nr_descs` frames below `max_mapnr`, in a file of a split set of those that
+    /// are its own. With `share_zero_page` a
     /// zero-filled page is put where the pages' bytes begin, for [`Page::Zero`] to point at. The bitmaps follow by
     /// [`Self::put_bitmaps`].
     ///
@@ -288,7 +291,10 @@ fn sub_header(head: &Head, layout: &Layout) -> KdumpSubHeader {
         s.offset_vmcoreinfo = (layout.notes_at() + at).into();
         s.size_vmcoreinfo = len.into();
     }
-    s.end_pfn_64 = layout.max_mapnr.into();
+    let (start, end) = head.split.unwrap_or((0, layout.max_mapnr));
+    s.split = i32::from(head.split.is_some()).into();
+    s.start_pfn_64 = start.into();
+    s.end_pfn_64 = end.into();
     s.max_mapnr_64 = layout.max_mapnr.into();
     s
 }

@@ -18,7 +18,7 @@ fn head(compression: Compression) -> Head {
     let mut utsname = Utsname::new_zeroed();
     utsname.machine[..6].copy_from_slice(b"x86_64");
     utsname.release[..6].copy_from_slice(b"6.12.0");
-    Head { utsname, timestamp: 7, compression, dump_level: 31, phys_base: 0, nr_cpus: 0, notes }
+    Head { utsname, timestamp: 7, compression, dump_level: 31, phys_base: 0, nr_cpus: 0, split: None, notes }
 }
 
 fn open(bytes: &[u8]) -> Result<KdumpFile, Error> {
