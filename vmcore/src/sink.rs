@@ -24,12 +24,10 @@ pub trait WriteAt {
 }
 
 fn reserve_in(file: &File, len: u64) -> io::Result<()> {
-    use rustix::io::Errno;
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-        Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(full.into()),
-        // Not every file system can. Folklore: over NFS 4.2, nfs-ganesha 4.3 makes EIO of it and takes the bytes
-        // all the same. A disk that fails will say so when it is written to.
-        _ => Ok(()),
+        // Not every file system can.
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => Ok(()),
+        result => Ok(result?),
     }
 }
 
