@@ -33,7 +33,7 @@ fn written(level: u8, format: &str, compression: &str, action: &str) -> initramf
             initramfs::TargetConfig {
                 kind: "url".into(),
                 url: "tls://192.0.2.7/web1".into(),
-                remote: Sealed::new(toml::Table::try_from(remote()).unwrap()),
+                remote: Sealed::new(toml::Table::try_from(remote()).expect("texts and numbers")),
                 ..initramfs::TargetConfig::default()
             },
         ],
@@ -58,7 +58,7 @@ fn written(level: u8, format: &str, compression: &str, action: &str) -> initramf
 fn remote() -> RemoteOptions {
     RemoteOptions {
         ca: "PEM".into(),
-        addresses: vec!["192.0.2.7".parse().unwrap()],
+        addresses: vec![[192, 0, 2, 7].into()],
         armed_at: 1_790_000_000,
         token: Secret::new("hunter2".into()),
         parts: true,

@@ -114,7 +114,10 @@ pub fn assert_manifest(manifest: &Path, name: &str, dump: &Path) -> Value {
 
 /// Check that the dump opens and tells of its crash; gives number and digest of its pages.
 pub fn assert_opens(dump: &Path) -> String {
-    let analyzed = run(Command::new(KDUMP_RS).arg("analyze").arg(dump));
+    // An older kernel's dump is one with gaps, which the exit code tells.
+    let out = Command::new(KDUMP_RS).arg("analyze").arg(dump).output().unwrap();
+    let analyzed = String::from_utf8_lossy(&out.stdout);
+    assert!(matches!(out.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(analyzed.contains("sysrq triggered crash"), "{analyzed}");
     run(Command::new(KDUMP_RS).arg("capture").arg("--digest").arg(dump))
 }

@@ -76,7 +76,7 @@ fn a_dump_gets_to_a_directory_of_an_nfs_server() {
     let (_server, address) = nfs::ganesha(dir.path());
     let armed = Armed {
         config: format!(
-            "[[target]]\nnfs = \"10.0.2.2:/crash\"\noptions = \"vers=4.2,port={}\"\n",
+            "[[target]]\nnfs = \"10.0.2.2:/crash\"\noptions = \"vers=4.1,port={}\"\n",
             address.port()
         ),
         modules: ["nfs", "nfsv4"].map(str::to_owned).to_vec(),
