@@ -1,7 +1,5 @@
 //! What `arm` writes into the initramfs is what `kdump-init` reads: two crates, one schema.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use kdump_capture::config;
 use kdump_capture::remote::{RemoteOptions, S3Options, Secret};
 use kdump_loader::initramfs;
