@@ -35,7 +35,7 @@ pub struct Args {
     /// Where dumps go: a directory on a local file system (ext2/3/4, xfs, btrfs, vfat), raw:DEVICE,overwrite for a
     /// partition, nfs:SERVER:/DIRECTORY, or a server that takes uploads: tcp://, tls://, https:// or s3://; with
     /// ,budget=TIME at most so long. Given more than once, they are tried in this order. What a server wants to know
-    /// (ca, fingerprint, token-file) is in the [[target]] of the configuration that has the same URL [default: /var/crash]
+    /// (ca, fingerprint, token-file) is in the `target` table of the configuration that has the same URL [default: /var/crash]
     #[arg(long, value_name = "TARGET")]
     target: Vec<Wish>,
     /// How long all targets together may take (90s, 2m), so that the machine is back in service [default: no limit]

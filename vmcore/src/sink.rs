@@ -35,8 +35,8 @@ fn reserve_in(file: &File, len: u64) -> io::Result<()> {
     use rustix::io::Errno;
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
         Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(full.into()),
-        // Not every file system can. Folklore: over NFS 4.2, nfs-ganesha 4.3 makes EIO of it and takes the bytes
-        // all the same. A disk that fails will say so when it is written to.
+        // Not every file system can, and they have several words for that. A disk that fails will say so when it is
+        // written to.
         _ => Ok(()),
     }
 }

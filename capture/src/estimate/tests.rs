@@ -31,7 +31,7 @@ impl kdump_vmcore::PhysMem for Halves {
         let mut seed = at.0 as u32 | 1;
         for byte in buf.iter_mut() {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *byte = if at.0 / PAGE_SIZE % 2 == 0 { 0 } else { (seed >> 24) as u8 };
+            *byte = if (at.0 / PAGE_SIZE).is_multiple_of(2) { 0 } else { (seed >> 24) as u8 };
         }
         Ok(())
     }

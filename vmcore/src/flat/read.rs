@@ -1,7 +1,7 @@
 //! Reading a flattened stream where it lies, without rearranging it first.
 //!
 //! One walk over the records' headers makes an index of spans. A span is a row of records that stand one behind the
-//! other in the stream and in the dump: of equal size, so that the record is computed, or at most [`WALKED`] of
+//! other in the stream and in the dump: of equal size, so that the record is computed, or at most `WALKED` of
 //! differing sizes, so that it is soon found. A later record overwrites an earlier one; the earlier one's span is cut.
 //! A span takes 40 bytes and stands for megabytes in any real stream; more spans than one per 4 KiB of the file are
 //! refused.

@@ -1,6 +1,6 @@
 //! Reading at offsets of what zstd frames hold.
 //!
-//! Where a frame begins is known of every so many frames, at most [`Marks::MOST`] of them; from there the table's
+//! Where a frame begins is known of every so many frames, at most `Marks::MOST` of them; from there the table's
 //! entries are followed, or, in a file that was cut before its table was written, the frames' own headers. The frames
 //! that were used last stay decompressed.
 
