@@ -155,12 +155,14 @@ fn look(path: &Path, name: String) -> Option<Found> {
 /// Whatever the operating system says, and what the directory holds that is not ours.
 pub fn remove(dir: &Path, dump: &Found) -> io::Result<()> {
     let path = dir.join(&dump.name);
-    for name in FILES.iter().flat_map(|name| [(*name).to_owned(), format!("{name}.partial")]) {
-        match fs::remove_file(path.join(&name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+    for name in [MANIFEST].iter().chain(&DUMPS).chain(&FILES) {
+        for suffix in ["", ".partial", ".age", ".age.partial"] {
+            match fs::remove_file(path.join(format!("{name}{suffix}"))) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
-        if name == FILES[0] {
+        if *name == MANIFEST {
             durable::sync_dir(&path)?;
         }
     }

@@ -27,7 +27,7 @@ const MODULE_DIR: &str = "lib/modules";
 /// Where it finds the program for a shell at the end.
 pub const SHELL_PATH: &str = "bin/shell";
 /// The largest archive that is loaded unpacked.
-const PLAIN_MAX: usize = 8 << 20;
+const PLAIN_MAX: usize = 4 << 20;
 
 /// Why no initramfs can be built.
 #[derive(Debug, thiserror::Error)]

@@ -58,7 +58,7 @@ mod tests {
     fn what_could_not_work_after_a_panic_is_refused_before() {
         for (url, keys, says) in [
             ("ftp://192.0.2.7/", "", "no URL of a server"),
-            ("https://u:hunter2@192.0.2.7/", "", "files of their own"),
+            ("https://u:hunter2@192.0.2.7/", "", "a file of their own"),
             ("tls://192.0.2.7/a", "", "fingerprint"),
             ("tcp://192.0.2.7/a", "tokn-file = \"/x\"", "tokn-file"),
             ("tcp://192.0.2.7/a", "token-file = \"/nonexistent\"", "/nonexistent"),

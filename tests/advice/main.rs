@@ -18,6 +18,8 @@ use common::{KDUMP_INIT, Quiet, Turn, scratch};
 
 /// What an initramfs without modules may have.
 const BUDGET: u64 = 4 << 20;
+/// What that is unpacked: kdump-init, which reaches servers.
+const UNPACKED_BUDGET: u64 = 7 << 20;
 
 fn run(name: &str, kernel: &str, crashkernel: &str, scene: Scene) -> (Result<Outcome, Error>, String) {
     let _turn = Turn::wait();
@@ -40,8 +42,8 @@ fn an_initramfs_without_modules_stays_within_its_budget() {
     let tree = Tree::open(dir.path()).unwrap();
     let init = std::fs::read(KDUMP_INIT).unwrap();
     let built = initramfs::build(&init, None, &tree, vec![], vec![], &[], CaptureConfig::default()).unwrap();
-    let sizes = [built.packed.len() as u64, built.unpacked_len];
-    assert!(sizes.iter().all(|&size| size < BUDGET), "packed and unpacked: {sizes:?}");
+    let (packed, unpacked) = (built.packed.len() as u64, built.unpacked_len);
+    assert!(packed < BUDGET && unpacked < UNPACKED_BUDGET, "packed {packed}, unpacked {unpacked}");
     assert!(built.took < Duration::from_secs(1), "{:?}", built.took);
 }
 
@@ -121,7 +123,7 @@ fn an_armed_guest_is_explained_and_found_well() {
         .filter(|member| member["why"]["kind"] != "module")
         .map(|member| member["bytes"].as_u64().unwrap())
         .sum();
-    assert!(members.len() > 10 && without_modules < BUDGET, "{without_modules}: {text}");
+    assert!(members.len() > 10 && without_modules < UNPACKED_BUDGET, "{without_modules}: {text}");
 
     let (text, code) = answer("reserve");
     assert_eq!(code, 0, "192 MiB are enough: {text}");

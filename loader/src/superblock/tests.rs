@@ -67,7 +67,7 @@ fn each_kind_gives_its_uuid() {
 #[test]
 fn one_wrong_field_is_no_file_system() {
     for (head, at) in
-        [(ext(), EXT_AT + 0x38), (ext(), EXT_AT), (xfs(), 6), (xfs(), 100), (btrfs(), BTRFS_AT + 0x32)]
+        [(ext(), EXT_AT + 0x38), (ext(), EXT_AT), (xfs(), 6), (xfs(), 101), (btrfs(), BTRFS_AT + 0x32)]
     {
         let mut head = head;
         head[at] = 0;
