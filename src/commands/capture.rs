@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     compression_level: Option<i32>,
 
-    /// The fastest compression: snappy; two to three times as fast as zstd, for files a third larger
+    /// The fastest compression: snappy; two to three times as fast as zstd, for files up to a half larger
     #[arg(long, conflicts_with_all = ["compression", "compression_level"])]
     fast: bool,
 
